@@ -1,0 +1,47 @@
+//! What a kernel must offer to memleax's ptrace engine, and the kernels that do.
+//!
+//! This crate knows nothing of memleax: no allocators, no call stacks. It holds all of the project's
+//! hand-written `unsafe`, and is the only place (with `build.rs`) that asks which operating system it
+//! is compiled for.
+//!
+//! # The contract
+//!
+//! A [`Tracer`] controls the threads of one process (and, for as long as the caller keeps them, of its
+//! children). Its rules are the intersection of what Linux and FreeBSD allow:
+//!
+//! 1. **Stop windows.** Registers and memory of a tracee exist only while one of its threads is
+//!    stopped, that is between the moment that [`Tracer::wait`] or [`Tracer::halt`] hands out a
+//!    [`Stop`] and the moment that the `Stop` is given back to [`Tracer::resume`] or
+//!    [`Tracer::detach`]. Every access names the `Stop` that makes it legal.
+//! 2. **Whole-process stops.** A platform may stop every thread of the process whenever one stops
+//!    (FreeBSD does). A thread runs again only after its own `Stop` was given back, and perhaps not
+//!    before all outstanding `Stop`s of its process were: hold none across a [`Tracer::wait`].
+//! 3. **Nothing is swallowed.** A signal that stops a thread reaches the thread if the caller resumes
+//!    with [`Resume::Deliver`]. Job control (SIGSTOP, SIGCONT) works on a traced process as on any other;
+//!    the platform sees to it and reports nothing.
+//! 4. **Threads are the platform's business.** New threads are followed without a report; the end of
+//!    one is reported once as [`Report::ThreadEnded`]. "It died in the meantime" is
+//!    [`Error::Gone`], which is never fatal to the caller.
+//! 5. **No breakpoint trap is ever lost.** [`Tracer::halt`] returns only when no thread has executed a
+//!    breakpoint instruction whose [`StopKind::Trap`] was not handed out; so after it the caller may remove
+//!    its breakpoints, correct the program counters, and detach.
+//! 6. After a [`StopKind::Trap`] caused by a breakpoint at `a`, the program counter is `a + 1` on x86_64.
+//!
+//! [`linux`] implements it. A FreeBSD implementation has the same file names under `freebsd/`.
+
+#[cfg(target_os = "linux")]
+pub mod linux;
+#[cfg(target_os = "linux")]
+pub use linux as native;
+
+mod contract;
+mod error;
+mod map;
+mod process;
+mod registers;
+
+pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};
+pub use error::{AttachRefusal, Error};
+pub use map::MappedFile;
+pub use process::{AuxiliaryVector, Mapping, Pid, ProcessFacts, Signal, Tid};
+pub use registers::Registers;

@@ -1,0 +1,62 @@
+//! What the user asked for, validated.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use memleax_platform::Pid;
+
+/// Which mechanism observes the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// The best that works here.
+    Auto,
+    /// int3 breakpoints by ptrace.
+    Ptrace,
+    /// uprobes.
+    Bpf,
+}
+
+/// When to colour the report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Color {
+    /// If stdout is a terminal (and `NO_COLOR` is not set).
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// When a block counts as a leak, and when monitoring ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// `-e`: a block that lives longer is reported; above zero.
+    pub expire: Duration,
+    /// `-m`: stop when one call stack has this many expired blocks that were not freed.
+    pub expired_blocks: u64,
+    /// `-c`: stop when this many call stacks have leaked.
+    pub call_stacks: u64,
+}
+
+/// One run of memleax.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The process to watch.
+    pub target: Pid,
+    /// When to report and when to stop.
+    pub limits: Limits,
+    /// `-d`: separate debug file of the main executable.
+    pub debug_file: Option<PathBuf>,
+    /// `-l`: the longest backtrace, the allocator's own frame included; at least 1.
+    pub depth: usize,
+    /// `--backend`.
+    pub backend: Backend,
+    /// `--duration`: stop after this time.
+    pub duration: Option<Duration>,
+    /// `--mmap`: track anonymous mappings, too.
+    pub mmap: bool,
+    /// `--color`.
+    pub color: Color,
+    /// `-q`: no live lines, only the final statistics.
+    pub quiet: bool,
+}

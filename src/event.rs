@@ -1,0 +1,154 @@
+//! What a source tells the tracker: events, the call stacks they name, and when they happened.
+
+use std::time::Duration;
+
+/// Nanoseconds since monitoring began. Time is data: the source hands it out, nobody else asks a clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A module (executable, shared library, vdso) ever seen mapped in the target: an index into the source's
+/// append-only module table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ModuleId(pub u32);
+
+/// What the address of a [`Frame`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FrameKind {
+    /// The instruction itself: an allocator's entry, or where a signal interrupted.
+    Exact,
+    /// The instruction after a call: names and lines are those of the byte before.
+    ReturnAddress,
+}
+
+/// One frame of a call stack, kept relative to its module so that it survives the module's unloading.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Frame {
+    /// The module; `None` for code in no file (JIT).
+    pub module: Option<ModuleId>,
+    /// What `address` is.
+    pub kind: FrameKind,
+    /// The address as the module's own file counts it (`run-time address - load bias`); the run-time address where there
+    /// is no module.
+    pub address: u64,
+}
+
+/// Why a backtrace ends where it does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ending {
+    /// At the outermost frame: the unwind information says that nothing called it.
+    Complete,
+    /// At the depth that the user asked for; there are more callers.
+    DepthLimit,
+    /// The last frame's module has unwind information, but none for this address.
+    NoUnwindInfo,
+    /// The last frame is in no module (JIT code, unloaded library).
+    UnknownCode,
+    /// The stack could not be read there.
+    UnreadableStack,
+    /// The unwind information contradicts the stack (the stack pointer did not move towards its base).
+    Inconsistent,
+}
+
+/// A call stack, innermost (the allocator's entry) first.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Backtrace {
+    /// At least the allocator's entry.
+    pub frames: Vec<Frame>,
+    /// Why it ends.
+    pub ending: Ending,
+    /// A frame was found by the frame pointer because its module has no unwind information at all: frames beyond are a
+    /// guess.
+    pub by_frame_pointer: bool,
+}
+
+/// A distinct [`Backtrace`]: an index into the source's [`StackTable`](crate::stack::StackTable), dense from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StackId(pub u32);
+
+/// A call into the allocator that has begun and not yet returned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CallId(pub u64);
+
+/// Something that the target did, or that the source could not see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A block was handed to the program. Failed allocations are no events.
+    Allocated {
+        /// First byte.
+        address: u64,
+        /// As the program asked (may be 0).
+        size: u64,
+        /// Who asked.
+        stack: StackId,
+    },
+    /// A block is given back. An address that is not a tracked block's is one from before monitoring began.
+    Freed {
+        /// As passed to the deallocator; never 0.
+        address: u64,
+    },
+    /// `realloc(address, …)` was entered. Until [`Event::Reallocated`] or [`Event::ReallocFailed`] of the same call, another
+    /// thread may be handed the old address.
+    Reallocating {
+        /// Names the call until its end.
+        call: CallId,
+        /// The old block; never 0.
+        address: u64,
+    },
+    /// A realloc succeeded.
+    Reallocated {
+        /// As in [`Event::Reallocating`].
+        call: CallId,
+        /// The new block; may equal the old.
+        address: u64,
+        /// The new size.
+        size: u64,
+        /// Who asked.
+        stack: StackId,
+    },
+    /// A realloc failed, or its caller's thread ended within: the old block stays as it was.
+    ReallocFailed {
+        /// As in [`Event::Reallocating`].
+        call: CallId,
+    },
+    /// Anonymous memory was mapped (`--mmap`); whatever was tracked in the range is gone.
+    Mapped {
+        /// First byte.
+        address: u64,
+        /// Bytes, as the program asked.
+        size: u64,
+        /// Who asked.
+        stack: StackId,
+    },
+    /// The mapped blocks in this range are gone in whole or in part (`--mmap`).
+    Unmapped {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// Nothing happened until now: time for expiry.
+    Idle,
+    /// The program was replaced (exec): all blocks are gone without having been freed.
+    Replaced,
+    /// Something was not seen, so the numbers are too low or a stack is wrong.
+    Lost(Loss),
+}
+
+/// What was not seen. Every loss reaches the report.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Loss {
+    /// An allocation whose return could not be observed (no breakpoint could be set at its return address).
+    ReturnUnobservable,
+    /// A call into the allocator that never returned (longjmp, exception, thread ended within).
+    NeverReturned,
+    /// An allocation whose stack could not be read at all.
+    NoStack,
+}

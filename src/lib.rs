@@ -1,0 +1,11 @@
+//! memleax names the call stacks of a running process that allocate memory and keep it too long.
+//!
+//! The library behind the `memleax` program. Read `ARCHITECTURE.md` first: it says which module may know which.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod event;
+pub mod source;
+pub mod stack;
+pub mod unwind;

@@ -1,0 +1,3 @@
+//! The `memleax` program: parse, run, exit code.
+
+fn main() {}

@@ -1,0 +1,51 @@
+//! Distinct call stacks, each stored once.
+
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+
+use crate::event::{Backtrace, StackId};
+
+/// Distinct backtraces, numbered in the order of their first appearance.
+#[derive(Debug, Default)]
+pub struct StackTable {
+    backtraces: Vec<Backtrace>,
+    index: HashTable<u32>,
+}
+
+impl StackTable {
+    /// The id of `backtrace`, which is copied only if it is new.
+    ///
+    /// # Panics
+    /// After 2^32 distinct stacks.
+    pub fn intern(&mut self, backtrace: &Backtrace) -> StackId {
+        let hash = FxBuildHasher.hash_one(backtrace);
+        if let Some(&id) = self.index.find(hash, |&id| self.backtraces[id as usize] == *backtrace) {
+            return StackId(id);
+        }
+        let id = u32::try_from(self.backtraces.len()).expect("fewer than 2^32 distinct stacks");
+        let backtraces = &self.backtraces;
+        self.index.insert_unique(hash, id, |&id| FxBuildHasher.hash_one(&backtraces[id as usize]));
+        self.backtraces.push(backtrace.clone());
+        StackId(id)
+    }
+
+    /// The backtrace of an id that [`intern`](Self::intern) gave.
+    #[must_use]
+    pub fn get(&self, id: StackId) -> &Backtrace {
+        &self.backtraces[id.0 as usize]
+    }
+
+    /// How many distinct stacks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.backtraces.len()
+    }
+
+    /// True if none was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.backtraces.is_empty()
+    }
+}

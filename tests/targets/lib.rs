@@ -1,0 +1,1 @@
+//! Builds the programs that the live tests watch.
