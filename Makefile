@@ -1,0 +1,34 @@
+# Everything a newcomer needs; each target first installs what it lacks (scripts/setup.sh says what).
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+
+.PHONY: build demo test lint bench
+
+build:
+	scripts/setup.sh build
+	$(CARGO) build --locked --release
+
+# Attaches to a program with a planted leak; ends with the report that names it.
+demo: build
+	scripts/demo.sh
+
+# The documentation's examples first, so that the summary of all other tests comes last.
+test:
+	scripts/setup.sh build test
+	$(CARGO) test --locked --workspace --doc --quiet
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --locked --workspace; \
+	else \
+		set -x; $(CARGO) test --locked --workspace --lib --bins --tests; \
+	fi
+
+lint:
+	scripts/setup.sh build test
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+bench:
+	scripts/setup.sh build test bench
+	$(CARGO) bench --locked --workspace

@@ -1,0 +1,281 @@
+#!/bin/sh
+# Installs what memleax needs and this machine lacks, and says what it does.
+#
+#   scripts/setup.sh [build] [test] [bench]        (default: build)
+#
+# build: a C toolchain, Rust     test: allocators, servers and tools that the live tests watch or use
+# bench: other tools to compare with
+#
+# It installs nothing that is there already, removes nothing, and leaves services that it installs neither running nor
+# enabled. System packages come by apt, dnf, pacman, zypper, apk or pkg, with sudo or doas when not root; Rust comes by
+# rustup into the user's home, or from the system's packages where rustup cannot be had.
+set -eu
+
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
+export PATH
+
+# One need a line: group, how to see that it is there, then its package by manager; `-` where there is none, `a|b` where
+# the name differs between releases. Probes: a command; lib:SONAME, a library that the dynamic linker finds;
+# lib:FILE.a, one that cc finds.
+needs() {
+    cat <<'TABLE'
+#group probe                          apt                           dnf               pacman      zypper             apk          pkg
+build  cc                             gcc                           gcc               gcc         gcc                gcc          -
+build  lib:libc.a                     libc6-dev                     glibc-static      glibc       glibc-devel-static musl-dev     -
+build  make                           make                          make              make        make               make         gmake
+test   c++                            g++                           gcc-c++           gcc         gcc-c++            g++          -
+test   musl-gcc                       musl-tools                    musl-gcc          musl        -                  -            -
+test   lib:libjemalloc.so.2           libjemalloc2                  jemalloc          jemalloc    libjemalloc2       jemalloc     -
+test   lib:libtcmalloc_minimal.so.4   libtcmalloc-minimal4|libtcmalloc-minimal4t64 gperftools-libs gperftools libtcmalloc4 gperftools -
+test   lib:libmimalloc.so             libmimalloc2.0|libmimalloc3   mimalloc          mimalloc    libmimalloc2       mimalloc2    mimalloc
+test   redis-server                   redis-server                  redis|valkey-compat-redis redis|valkey redis    redis        redis
+test   nginx                          nginx-light|nginx             nginx             nginx       nginx              nginx        nginx
+test   sqlite3                        sqlite3                       sqlite            sqlite      sqlite3            sqlite       sqlite3
+test   python3                        python3                       python3           python      python3            python3      python3
+test   dwz                            dwz                           dwz               -           dwz                dwz          -
+test   eu-strip                       elfutils                      elfutils          elfutils    elfutils           elfutils     elfutils
+test   objcopy                        binutils                      binutils          binutils    binutils           binutils     binutils
+test   xz                             xz-utils                      xz                xz          xz                 xz           -
+test   gdb                            gdb                           gdb               gdb         gdb                gdb          gdb
+bench  valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
+bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -
+bench  memleak-bpfcc|memleak|/usr/share/bcc/tools/memleak bpfcc-tools bcc-tools       bcc-tools   bcc-tools          bcc-tools    -
+TABLE
+}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+manager() {
+    for name in apt-get dnf pacman zypper apk pkg; do
+        if have "$name"; then
+            echo "${name%-get}"
+            return
+        fi
+    done
+    echo none
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    elif have doas; then
+        doas "$@"
+    else
+        say "neither root nor sudo nor doas here; run this as root, then start again:  $*"
+        return 1
+    fi
+}
+
+# The dynamic linker's cache, or where that does not exist (musl, FreeBSD) the usual directories.
+have_library() {
+    case $1 in
+    *.a) have cc && [ -f "$(cc -print-file-name="$1")" ] && return 0 ;;
+    *) have ldconfig && ldconfig -p 2>/dev/null | grep -q "^[[:space:]]*$1" && return 0 ;;
+    esac
+    for file in /usr/lib/"$1"* /usr/lib64/"$1"* /usr/local/lib/"$1"* /usr/lib/*/"$1"*; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
+# probe ALTERNATIVE|ALTERNATIVE…
+probe() {
+    old_ifs=$IFS
+    IFS='|'
+    for alternative in $1; do
+        IFS=$old_ifs
+        case $alternative in
+        lib:*) have_library "${alternative#lib:}" && return 0 ;;
+        *) have "$alternative" && return 0 ;;
+        esac
+    done
+    IFS=$old_ifs
+    return 1
+}
+
+# Keeps Debian's packages from starting the services they bring (invoke-rc.d asks this file), for as long as we install.
+policy=/usr/sbin/policy-rc.d
+hold_services() {
+    [ "$MANAGER" = apt ] && [ ! -e "$policy" ] || return 0
+    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+    trap release_services EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+release_services() {
+    as_root rm -f "$policy"
+}
+
+# Packages enable their services for the next boot; tests start their own instances.
+disable_services() {
+    [ -d /run/systemd/system ] && have systemctl || return 0
+    for package in "$@"; do
+        case $package in
+        redis* | valkey*) units='redis-server redis valkey' ;;
+        nginx*) units=nginx ;;
+        *) continue ;;
+        esac
+        for unit in $units; do
+            if systemctl is-enabled --quiet "$unit" 2>/dev/null; then
+                say "disabling the service $unit that $package just enabled (\`systemctl enable $unit\` undoes this)"
+                as_root systemctl disable --quiet "$unit" || true
+            fi
+        done
+    done
+}
+
+UPDATED=
+update_lists() {
+    [ -z "$UPDATED" ] || return 0
+    UPDATED=yes
+    case $MANAGER in
+    apt) as_root apt-get -q -o DPkg::Lock::Timeout=300 update || say "the package lists could not be refreshed; trying with those that are here" ;;
+    pacman) as_root pacman -Sy --noconfirm || true ;;
+    esac
+}
+
+install_packages() {
+    say "installing by $MANAGER: $*"
+    case $MANAGER in
+    apt) as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" ;;
+    dnf) as_root dnf install -y "$@" ;;
+    pacman) as_root pacman -S --needed --noconfirm "$@" ;;
+    zypper) as_root zypper --non-interactive install --no-recommends "$@" ;;
+    apk) as_root apk add "$@" ;;
+    pkg) as_root pkg install -y "$@" ;;
+    esac </dev/null >&2
+}
+
+# One package that goes by one of several names.
+install_any() {
+    old_ifs=$IFS
+    IFS='|'
+    for name in $1; do
+        IFS=$old_ifs
+        install_packages "$name" && return 0
+    done
+    IFS=$old_ifs
+    return 1
+}
+
+install_group() {
+    group=$1
+    missing=
+    while read -r of probe apt dnf pacman zypper apk pkg; do
+        [ "$of" = "$group" ] || continue
+        probe "$probe" && continue
+        case $MANAGER in
+        apt) package=$apt ;; dnf) package=$dnf ;; pacman) package=$pacman ;;
+        zypper) package=$zypper ;; apk) package=$apk ;; pkg) package=$pkg ;;
+        none) package=- ;;
+        esac
+        if [ "$package" = - ]; then
+            say "missing, and no package of $MANAGER is known for it: ${probe#lib:}"
+        else
+            missing="$missing $package"
+        fi
+    done <<TABLE
+$(needs)
+TABLE
+    [ -n "$missing" ] || return 0
+
+    hold_services
+    update_lists
+    # All at once, by their first names; if that fails, each by itself, so that one unknown name does not cost the rest.
+    first_names=$(printf '%s\n' $missing | sed 's/|.*//' | sort -u | tr '\n' ' ')
+    # shellcheck disable=SC2086
+    if ! install_packages $first_names; then
+        for package in $missing; do
+            install_any "$package" || say "could not install $package"
+        done
+    fi
+    # shellcheck disable=SC2086
+    disable_services $first_names
+}
+
+minimum_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
+
+rust_is_new_enough() {
+    have cargo && have rustc || return 1
+    rustc --version | awk -v least="$(minimum_rust)" '
+        { split($2, have, "."); split(least, want, ".");
+          exit !(have[1] > want[1] || (have[1] == want[1] && have[2] + 0 >= want[2] + 0)) }'
+}
+
+download() {
+    if have curl; then
+        curl --proto '=https' --tlsv1.2 -sSf "$1"
+    elif have wget; then
+        wget -qO- "$1"
+    elif have fetch; then
+        fetch -qo - "$1"
+    else
+        return 1
+    fi
+}
+
+install_rust() {
+    rust_is_new_enough && return 0
+    if have rustup; then
+        say "installing Rust's stable toolchain by rustup"
+        rustup toolchain install stable --profile minimal --component rustfmt,clippy >&2 && rustup default stable >&2 || true
+        hash -r
+        rust_is_new_enough && return 0
+    fi
+    if [ "$MANAGER" != pkg ]; then
+        say "installing Rust into ${CARGO_HOME:-$HOME/.cargo} by rustup (https://rustup.rs)"
+        installer=$(mktemp)
+        if download https://sh.rustup.rs >"$installer"; then
+            sh "$installer" -y --no-modify-path --profile minimal --component rustfmt,clippy </dev/null >&2 || true
+        else
+            say "cannot fetch https://sh.rustup.rs; trying the system's packages"
+        fi
+        rm -f "$installer"
+        hash -r
+        rust_is_new_enough && return 0
+    fi
+    update_lists
+    case $MANAGER in
+    apt) install_packages cargo rustc || true ;;
+    dnf) install_packages cargo rust rustfmt clippy || true ;;
+    pacman | apk | pkg) install_packages rust || true ;;
+    zypper) install_packages cargo rust || true ;;
+    esac
+    hash -r
+    rust_is_new_enough && return 0
+    say "memleax needs Rust $(minimum_rust) or newer; here is: $(rustc --version 2>/dev/null || echo none)."
+    say "neither rustup nor $MANAGER could bring it; install it by hand (https://rustup.rs) and start again"
+    exit 1
+}
+
+install_rust_components() {
+    for component in rustfmt clippy; do
+        have "cargo-${component#rust}" || ! have rustup || rustup component add "$component" >&2 || say "could not add $component"
+    done
+}
+
+MANAGER=$(manager)
+[ $# -gt 0 ] || set -- build
+for group in "$@"; do
+    case $group in
+    build | test | bench) ;;
+    *)
+        say "unknown group $group; there are build, test and bench"
+        exit 2
+        ;;
+    esac
+done
+for group in "$@"; do
+    install_group "$group"
+    if [ "$group" = build ]; then
+        for tool in cc make; do
+            have "$tool" || have "g$tool" || { say "cannot go on without $tool"; exit 1; }
+        done
+        install_rust
+    fi
+    [ "$group" != test ] || install_rust_components
+done
