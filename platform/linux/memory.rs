@@ -1,0 +1,61 @@
+//! The memory of a stopped thread.
+//!
+//! Named by thread, not by process: once the main thread has ended by itself, the process id reaches no memory any more.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::{Error, Pid, Tid};
+
+/// Reads from `address` on; returns how many bytes were readable (perhaps 0).
+pub(super) fn read_memory(tid: Tid, address: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(address as usize), iov_len: buffer.len() };
+    // SAFETY: `local` is the caller's buffer; `remote` is never dereferenced in this process.
+    let count = unsafe { libc::process_vm_readv(tid.0, &raw const local, 1, &raw const remote, 1, 0) };
+    if count >= 0 {
+        return Ok(count as usize);
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::ESRCH) => Err(Error::Gone(tid)),
+        // Memory without PROT_READ, or a kernel or filter that refuses the call: the file reads it nevertheless.
+        _ => read_memory_file(tid, address, buffer),
+    }
+}
+
+fn read_memory_file(tid: Tid, address: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+    let file = File::open(format!("/proc/{tid}/mem")).map_err(|cause| open_error("read the memory of", tid, cause))?;
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], address.wrapping_add(done as u64)) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // EIO: nothing is mapped there. EINVAL or EOVERFLOW: no address.
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes`, read-only text included (`FOLL_FORCE`; the process gets a private copy of the page).
+pub(super) fn write_memory(tid: Tid, address: u64, bytes: &[u8]) -> Result<(), Error> {
+    // Opened each time: an open file stays with the old image over an exec, and writes are rare.
+    let file = OpenOptions::new().write(true).open(format!("/proc/{tid}/mem"));
+    let file = file.map_err(|cause| open_error("write the memory of", tid, cause))?;
+    file.write_all_at(bytes, address).map_err(|cause| Error::Memory {
+        what: "write",
+        length: bytes.len(),
+        address,
+        pid: Pid(tid.0),
+        cause,
+    })
+}
+
+fn open_error(what: &'static str, tid: Tid, cause: io::Error) -> Error {
+    match cause.raw_os_error() {
+        Some(libc::ESRCH | libc::ENOENT) => Error::Gone(tid),
+        _ => Error::Os { what, pid: Pid(tid.0), cause },
+    }
+}
