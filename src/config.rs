@@ -32,7 +32,7 @@ pub enum Color {
 pub struct Limits {
     /// `-e`: a block that lives longer is reported; above zero.
     pub expire: Duration,
-    /// `-m`: stop when one call stack has this many expired blocks that were not freed.
+    /// `-m`: stop when this many blocks of one call stack have expired, also those freed since.
     pub expired_blocks: u64,
     /// `-c`: stop when this many call stacks have leaked.
     pub call_stacks: u64,

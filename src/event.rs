@@ -118,7 +118,13 @@ pub enum Event {
         /// As in [`Event::Reallocating`].
         call: CallId,
     },
-    /// Anonymous memory was mapped (`--mmap`); whatever was tracked in the range is gone.
+    /// A realloc gave the old block back and made no new one: `realloc(p, 0)` of glibc, a failed `reallocf`.
+    ReallocFreed {
+        /// As in [`Event::Reallocating`].
+        call: CallId,
+    },
+    /// Anonymous memory was mapped (`--mmap`); whatever mapping was tracked in the range is gone. A size that is no
+    /// multiple of the page is preceded by an [`Event::Unmapped`] if it lies over older mappings.
     Mapped {
         /// First byte.
         address: u64,
@@ -131,8 +137,21 @@ pub enum Event {
     Unmapped {
         /// First byte.
         address: u64,
-        /// Bytes.
+        /// Bytes, whole pages: as the kernel does it, not as the program asked.
         size: u64,
+    },
+    /// `mremap` succeeded (`--mmap`). In place, the mapping keeps its age and its stack; moved, it is a new one.
+    Remapped {
+        /// First byte of the old range.
+        from: u64,
+        /// Bytes of the old range, whole pages.
+        from_size: u64,
+        /// First byte of the new range; may equal `from`.
+        address: u64,
+        /// Bytes of the new range, as the program asked.
+        size: u64,
+        /// Who asked.
+        stack: StackId,
     },
     /// Nothing happened until now: time for expiry.
     Idle,
@@ -140,6 +159,12 @@ pub enum Event {
     Replaced,
     /// Something was not seen, so the numbers are too low or a stack is wrong.
     Lost(Loss),
+}
+
+/// Takes events as they happen. Implemented by the tracker.
+pub trait Sink {
+    /// Takes one event. Times never go back.
+    fn event(&mut self, at: Timestamp, event: Event);
 }
 
 /// What was not seen. Every loss reaches the report.

@@ -2,15 +2,9 @@
 
 use memleax_platform::ExitStatus;
 
-use crate::event::{Event, Timestamp};
+pub use crate::event::Sink;
 use crate::stack::StackTable;
 use crate::unwind::ModuleTable;
-
-/// Takes events as they happen. Implemented by the tracker.
-pub trait Sink {
-    /// Takes one event. Times never go back.
-    fn event(&mut self, at: Timestamp, event: Event);
-}
 
 /// Whether there is more to come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +38,7 @@ pub enum Notice {
 /// A way to observe a target. Created attached.
 pub trait Source {
     /// Observes for at most one tick (a fraction of a second) or until something worth the caller's attention
-    /// happened; ends with [`Event::Idle`].
+    /// happened; ends with [`Event::Idle`](crate::event::Event::Idle).
     ///
     /// # Errors
     /// Only when observation cannot go on at all.
