@@ -34,14 +34,17 @@ pub mod linux;
 #[cfg(target_os = "linux")]
 pub use linux as native;
 
+mod bytes;
 mod contract;
 mod error;
 mod map;
 mod process;
 mod registers;
 
+pub use bytes::SharedBytes;
 pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};
 pub use error::{AttachRefusal, Error};
 pub use map::MappedFile;
+pub use native::RootDirectory;
 pub use process::{AuxiliaryVector, Mapping, Pid, ProcessFacts, Signal, Tid};
 pub use registers::Registers;
