@@ -1,3 +1,5 @@
 //! The `memleax` program: parse, run, exit code.
 
+#![forbid(unsafe_code)]
+
 fn main() {}

@@ -1,0 +1,289 @@
+//! The command line: what may be asked, and what becomes of it.
+
+mod duration;
+mod manual;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use memleax_platform::Pid;
+
+use crate::config::{Backend, Color, Config, Limits};
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  Monitoring ended: the target ended, a signal, -m, -c or --duration said so, or nobody reads
+     the output any more. Leaks found or not
+  1  Monitoring could not begin; the target was not touched
+  2  The command line is wrong
+  3  Monitoring broke off, the report could not be written, or the target could not be left as it
+     was found; standard error says which";
+
+const SIGNALS: &str = "\
+Signals:
+  INT, TERM, HUP and QUIT end monitoring: memleax detaches first, then prints the statistics. A
+  second one cuts naming and printing short, never the detaching. TSTP (Ctrl-Z) is refused, as a
+  stopped memleax would stop its target, too";
+
+/// Names the call stacks of a running process that allocate memory and keep it too long.
+///
+/// memleax attaches to PID, which needs neither a restart nor preparation, observes its allocator, and reports each
+/// call stack whose blocks live longer than the expiry time. The process goes on, slower, and is left as it was found.
+#[derive(Parser, Debug)]
+#[command(name = "memleax", version, disable_version_flag = true, after_help = EXIT_STATUS, max_term_width = 100)]
+#[command(after_long_help = format!("{EXIT_STATUS}\n\n{SIGNALS}"))]
+struct Arguments {
+    /// The process to watch
+    #[arg(value_name = "PID", required_unless_present_any = ["completions", "man"], value_parser = parse_pid)]
+    target: Option<Pid>,
+
+    /// Report a block that lives longer than this: seconds, or with units as in 500ms, 6m or 1h30m
+    #[arg(short, long, value_name = "TIME", default_value = "10", value_parser = duration::parse)]
+    expire: Duration,
+
+    /// Read debug information of the target's main executable from FILE
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    debug_file: Option<PathBuf>,
+
+    /// Show at most N frames of a call stack, the allocator's included (1 to 1000)
+    #[arg(short = 'l', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    depth: u16,
+
+    /// Stop when one call stack has N expired blocks that were not freed
+    #[arg(short = 'm', long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    expired_blocks: u64,
+
+    /// Stop when N call stacks have expired blocks
+    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    call_stacks: u64,
+
+    /// Stop after this time (as for --expire)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    duration: Option<Duration>,
+
+    /// Track anonymous memory mappings, too (mmap, mremap, munmap by way of the C library)
+    #[arg(long)]
+    mmap: bool,
+
+    /// How to observe the target
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    backend: BackendArgument,
+
+    /// When to colour the report
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: ColorArgument,
+
+    /// Print no live lines, only the final statistics
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// What to log to standard error: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    log: LogArgument,
+
+    /// Print a completion script for SHELL and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completions: Option<Shell>,
+
+    /// Print the manual page (roff) and exit
+    #[arg(long, exclusive = true)]
+    man: bool,
+
+    /// Print the version and exit
+    #[arg(short = 'v', visible_short_alias = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum BackendArgument {
+    /// The best that this build and this machine offer: ptrace
+    Auto,
+    /// Breakpoints; exact, needs no privileges beyond a debugger's
+    Ptrace,
+    /// Probes inside the kernel; not built in yet
+    Bpf,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum ColorArgument {
+    /// If standard output is a terminal and NO_COLOR is not set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+#[value(rename_all = "lower")]
+enum LogArgument {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Watch a process.
+    Watch {
+        /// How.
+        config: Config,
+        /// The least urgent level that is logged.
+        log: tracing::Level,
+    },
+    /// Print the completion script of this shell.
+    Completions(Shell),
+    /// Print the manual page.
+    Manual,
+}
+
+/// What the arguments (the first is the program's name) ask for.
+///
+/// # Errors
+/// What is wrong with them; also the answers to `--help` and `--version`, as clap has it.
+pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
+    let arguments = Arguments::try_parse_from(arguments)?;
+    if let Some(shell) = arguments.completions {
+        return Ok(Command::Completions(shell));
+    }
+    let Some(target) = arguments.target else {
+        return Ok(Command::Manual);
+    };
+    let config = Config {
+        target,
+        limits: Limits {
+            expire: arguments.expire,
+            expired_blocks: arguments.expired_blocks,
+            call_stacks: arguments.call_stacks,
+        },
+        debug_file: arguments.debug_file,
+        depth: arguments.depth.into(),
+        backend: match arguments.backend {
+            BackendArgument::Auto => Backend::Auto,
+            BackendArgument::Ptrace => Backend::Ptrace,
+            BackendArgument::Bpf => Backend::Bpf,
+        },
+        duration: arguments.duration,
+        mmap: arguments.mmap,
+        color: match arguments.color {
+            ColorArgument::Auto => Color::Auto,
+            ColorArgument::Always => Color::Always,
+            ColorArgument::Never => Color::Never,
+        },
+        quiet: arguments.quiet,
+    };
+    let log = match arguments.log {
+        LogArgument::Error => tracing::Level::ERROR,
+        LogArgument::Warn => tracing::Level::WARN,
+        LogArgument::Info => tracing::Level::INFO,
+        LogArgument::Debug => tracing::Level::DEBUG,
+        LogArgument::Trace => tracing::Level::TRACE,
+    };
+    Ok(Command::Watch { config, log })
+}
+
+/// Writes the completion script of `shell`.
+///
+/// # Errors
+/// Those of `output`.
+pub fn write_completions(shell: Shell, output: &mut dyn Write) -> io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "memleax", &mut script);
+    output.write_all(&script)
+}
+
+/// Writes the manual page.
+///
+/// # Errors
+/// Those of `output`.
+pub fn write_manual(output: &mut dyn Write) -> io::Result<()> {
+    manual::write(Arguments::command(), output)
+}
+
+fn parse_pid(text: &str) -> Result<Pid, String> {
+    match text.parse() {
+        Ok(pid) if pid > 0 => Ok(Pid(pid)),
+        _ => Err("a process id is a number above 0; see `pgrep NAME`".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(arguments: &[&str]) -> Config {
+        match parse(["memleax"].iter().chain(arguments)) {
+            Ok(Command::Watch { config, .. }) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let config = watch(&["42"]);
+        assert_eq!(
+            config,
+            Config {
+                target: Pid(42),
+                limits: Limits { expire: Duration::from_secs(10), expired_blocks: 1000, call_stacks: 1000 },
+                debug_file: None,
+                depth: 50,
+                backend: Backend::Auto,
+                duration: None,
+                mmap: false,
+                color: Color::Auto,
+                quiet: false,
+            }
+        );
+    }
+
+    #[test]
+    fn every_option_reaches_the_configuration() {
+        let config = watch(&[
+            "-e360",
+            "-d",
+            "x.debug",
+            "-l",
+            "7",
+            "-m",
+            "3",
+            "-c",
+            "4",
+            "--duration",
+            "2m",
+            "--mmap",
+            "--backend",
+            "ptrace",
+            "--color",
+            "never",
+            "-q",
+            "1",
+        ]);
+        assert_eq!(
+            config,
+            Config {
+                target: Pid(1),
+                limits: Limits { expire: Duration::from_secs(360), expired_blocks: 3, call_stacks: 4 },
+                debug_file: Some("x.debug".into()),
+                depth: 7,
+                backend: Backend::Ptrace,
+                duration: Some(Duration::from_secs(120)),
+                mmap: true,
+                color: Color::Never,
+                quiet: true,
+            }
+        );
+    }
+}

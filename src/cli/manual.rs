@@ -1,0 +1,61 @@
+//! The manual page: clap's sections, and what only a manual has room for.
+
+use std::io::{self, Write};
+
+use clap::Command;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+/// Sections after clap's own: a heading, and its paragraphs.
+const SECTIONS: [(&str, &[&str]); 3] = [
+    (
+        "SIGNALS",
+        &[
+            "SIGINT, SIGTERM, SIGHUP and SIGQUIT end monitoring. memleax detaches first and then prints the final \
+             statistics. A second such signal cuts naming and printing short; it never skips the detaching.",
+            "SIGTSTP (Ctrl-Z), SIGTTIN and SIGTTOU are refused: a stopped memleax would stop its target at the next \
+             allocation. SIGSTOP cannot be refused; the target then waits until memleax gets SIGCONT.",
+            "If standard output is closed (the reader of a pipe ended), memleax detaches and ends.",
+            "SIGKILL cannot be caught. The target lives on: memleax leaves a handler for SIGTRAP in it that carries \
+             the program over the breakpoints that stay in its text. They cost time; the next memleax that attaches \
+             to it removes them. The one exception, which memleax names at its start, are threads that block SIGTRAP, \
+             and targets in which a seccomp filter forbids the handler: these would not survive.",
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            "0: monitoring ended, because the target ended or a signal, -m, -c or --duration said so, or because \
+             nobody reads the output any more; leaks found or not.",
+            "1: monitoring could not begin; the target was not touched.",
+            "2: the command line is wrong.",
+            "3: monitoring broke off, the report could not be written, or the target could not be left as it was found; \
+             standard error says which.",
+        ],
+    ),
+    (
+        "EXAMPLES",
+        &[
+            "memleax 4321: watch process 4321; report blocks that live longer than 10 seconds.",
+            "memleax -e 6m 4321: the same for 6 minutes. Choose a time longer than an ordinary block lives.",
+            "memleax -q --duration 1h 4321 > report: print only the statistics, after an hour.",
+        ],
+    ),
+];
+
+pub(super) fn write(command: Command, output: &mut dyn Write) -> io::Result<()> {
+    let command = command.after_help(None::<&str>).after_long_help(None::<&str>);
+    Man::new(command).render(output)?;
+    let mut roff = Roff::new();
+    for (heading, paragraphs) in SECTIONS {
+        roff.control("SH", [heading]);
+        for paragraph in paragraphs {
+            roff.control("PP", []);
+            match paragraph.split_once(": ") {
+                Some((term, text)) if heading != "SIGNALS" => roff.text([bold(term), roman(format!(": {text}"))]),
+                _ => roff.text([roman(*paragraph)]),
+            };
+        }
+    }
+    roff.to_writer(output)
+}
