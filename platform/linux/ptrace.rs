@@ -124,6 +124,14 @@ pub(super) fn signal_info(tid: Tid) -> Result<siginfo_t, Error> {
     Ok(unsafe { info.assume_init() })
 }
 
+/// Replaces what is known of the signal that stopped the thread. The kernel delivers a signal with this information if
+/// the thread is resumed with the same number.
+pub(super) fn set_signal_info(tid: Tid, info: &siginfo_t) -> Result<(), Error> {
+    let data = ptr::from_ref(info).cast_mut().cast();
+    // SAFETY: PTRACE_SETSIGINFO only reads a `siginfo_t`.
+    unsafe { request("set the signal of", libc::PTRACE_SETSIGINFO, tid, 0, data) }
+}
+
 /// The signals that the thread blocks: bit `n - 1` for signal `n`.
 pub(super) fn signal_mask(tid: Tid) -> Result<u64, Error> {
     let mut mask = 0u64;
@@ -149,13 +157,70 @@ pub(super) fn event_message(tid: Tid) -> Result<u64, Error> {
     Ok(message)
 }
 
-/// Waits for the next change of one tracee, or with `None` of any tracee of this thread: its id and status
-/// (`waitpid(2)`). Interrupted by signals ([`io::ErrorKind::Interrupted`]).
-pub(super) fn wait(tid: Option<Tid>) -> io::Result<(Tid, c_int)> {
+/// Waits for the next change of any tracee of this thread: its id and status (`waitpid(2)`). Interrupted by signals
+/// ([`io::ErrorKind::Interrupted`]).
+pub(super) fn wait() -> io::Result<(Tid, c_int)> {
+    wait_with(-1, 0).map(|(tid, status)| (Tid(tid), status))
+}
+
+/// [`wait`] that does not wait: `None` if there is nothing to report.
+pub(super) fn poll() -> io::Result<Option<(Tid, c_int)>> {
+    let (tid, status) = wait_with(-1, libc::WNOHANG)?;
+    Ok((tid != 0).then_some((Tid(tid), status)))
+}
+
+/// Waits for the next stop of one tracee and returns its status. Its end, or the exec by which another thread took
+/// over its id, is left for [`wait`] to find: [`Error::Gone`].
+pub(super) fn wait_for_stop(tid: Tid) -> Result<c_int, Error> {
+    loop {
+        match wait_for(tid, libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT) {
+            Ok(None) => {}
+            Ok(Some(status)) if !libc::WIFSTOPPED(status) || event(status) == libc::PTRACE_EVENT_EXEC => {
+                return Err(Error::Gone(tid));
+            }
+            // SIGKILL may have woken it in the meantime. Without WEXITED, that leaves its end where it is.
+            Ok(Some(_)) => match wait_for(tid, libc::WSTOPPED | libc::WNOHANG) {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => {}
+                Err(error) => return Err(error_of("wait for", tid, error)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Err(Error::Gone(tid)),
+            Err(error) => return Err(error_of("wait for", tid, error)),
+        }
+    }
+}
+
+/// The `PTRACE_EVENT_*` of a stop's status, 0 if it was a signal.
+pub(super) fn event(status: c_int) -> c_int {
+    status >> 16
+}
+
+/// `waitid(2)` for one thread; the result as `waitpid(2)` would give it.
+fn wait_for(tid: Tid, options: c_int) -> io::Result<Option<c_int>> {
+    let mut info = MaybeUninit::<siginfo_t>::zeroed();
+    let options = options | libc::__WALL | libc::__WNOTHREAD;
+    // SAFETY: waitid fills a `siginfo_t`.
+    if unsafe { libc::waitid(libc::P_PID, tid.0 as libc::id_t, info.as_mut_ptr(), options) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all-zero bytes, or filled in SIGCHLD's shape.
+    let (pid, code, status) = unsafe {
+        let info = info.assume_init();
+        (info.si_pid(), info.si_code, info.si_status())
+    };
+    Ok(match (pid, code) {
+        (0, _) => None,
+        (_, libc::CLD_TRAPPED | libc::CLD_STOPPED) => Some(status << 8 | 0x7f),
+        (_, libc::CLD_EXITED) => Some(status << 8),
+        _ => Some(status),
+    })
+}
+
+fn wait_with(pid: libc::pid_t, options: c_int) -> io::Result<(libc::pid_t, c_int)> {
     let mut status = 0;
     // __WNOTHREAD: the tracees of another tracing thread, and the children of other threads, are theirs to wait for.
     // SAFETY: `status` is a live c_int.
-    let waited =
-        unsafe { libc::waitpid(tid.map_or(-1, |tid| tid.0), &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-    if waited == -1 { Err(io::Error::last_os_error()) } else { Ok((Tid(waited), status)) }
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::__WNOTHREAD | options) };
+    if waited == -1 { Err(io::Error::last_os_error()) } else { Ok((waited, status)) }
 }
