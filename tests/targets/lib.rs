@@ -1,1 +1,14 @@
-//! Builds the programs that the live tests watch.
+//! Builds and runs the programs that memleax's live tests and benchmarks watch.
+//!
+//! [`Target`] compiles a program of `programs/` on demand, in the flavour that the test needs; [`Process`] runs one and
+//! talks to it line by line; [`Site`] is what such a program says of itself: its ground truth.
+//!
+//! This is a tool of the tests: where something fails it panics with the reason.
+
+mod compile;
+mod process;
+mod truth;
+
+pub use compile::{Program, Target};
+pub use process::{PATIENCE, Process, target_directory};
+pub use truth::{Site, Step, Truth};

@@ -1,0 +1,52 @@
+/* The benchmark's loop. Command: `pairs N T D`: N malloc/free pairs on each of T threads, D frames deep; answers
+ * `ns NANOSECONDS` of wall-clock time for one pair of one thread. */
+#define _GNU_SOURCE
+#include "target.h"
+
+#include <pthread.h>
+#include <time.h>
+
+static long pairs, depth;
+
+NOINLINE static long descend(long level) {
+    volatile long frame[2] = {level, 0};
+    if (level > 0)
+        return descend(level - 1) + frame[1];
+    for (long i = 0; i < pairs; i++) {
+        void *volatile p = malloc(64);
+        free(p);
+    }
+    return frame[0];
+}
+
+static void *work(void *argument) {
+    (void)argument;
+    descend(depth);
+    return NULL;
+}
+
+int main(void) {
+    free(malloc(64));
+    target_say("READY");
+    for (;;) {
+        char *command = target_command();
+        long threads = 0;
+        if (!strcmp(command, "quit"))
+            return 0;
+        if (sscanf(command, "pairs %ld %ld %ld", &pairs, &threads, &depth) == 3 && threads > 0 && threads <= 16) {
+            pthread_t ids[16];
+            struct timespec begin, end;
+            clock_gettime(CLOCK_MONOTONIC, &begin);
+            for (long i = 1; i < threads; i++)
+                if (pthread_create(&ids[i], NULL, work, NULL))
+                    return 1;
+            work(NULL);
+            for (long i = 1; i < threads; i++)
+                pthread_join(ids[i], NULL);
+            clock_gettime(CLOCK_MONOTONIC, &end);
+            double ns = (double)(end.tv_sec - begin.tv_sec) * 1e9 + (double)(end.tv_nsec - begin.tv_nsec);
+            target_say("ns %.1f", ns / (double)pairs);
+        }
+        target_say("DONE");
+    }
+}

@@ -1,0 +1,127 @@
+/* Four threads that leak and churn at the same time. Command: `go N`: each thread leaks N blocks by a call site of its own
+ * and N by one that all share, and makes 20 * N pairs between. `busy` starts endless churn, `idle` ends it. */
+#include "target.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdatomic.h>
+
+#define THREADS 4
+
+static pthread_barrier_t start, finish;
+static atomic_bool busy, done;
+static atomic_ulong rounds[THREADS];
+static unsigned blocks;
+
+#define THREAD_SITE(index) SITE(by_thread_##index, "malloc<-leak_" #index ":@<-*")
+THREAD_SITE(0);
+THREAD_SITE(1);
+THREAD_SITE(2);
+THREAD_SITE(3);
+static struct site *const own[THREADS] = {&by_thread_0, &by_thread_1, &by_thread_2, &by_thread_3};
+SITE(by_all, "malloc<-leak_shared:@<-*");
+
+#define LEAK(index)                                                                                                    \
+    NOINLINE static void leak_##index(void) {                                                                          \
+        void *volatile p = AT(by_thread_##index, malloc(100 + index));                                                 \
+        (void)p;                                                                                                       \
+        KEEP();                                                                                                        \
+    }
+LEAK(0)
+LEAK(1)
+LEAK(2)
+LEAK(3)
+static void (*const leak[THREADS])(void) = {leak_0, leak_1, leak_2, leak_3};
+
+NOINLINE static void leak_shared(void) {
+    void *volatile p = AT(by_all, malloc(200));
+    (void)p;
+    KEEP();
+}
+
+NOINLINE static void churn(size_t size) {
+    char *volatile p = malloc(size);
+    if (!p)
+        _exit(91);
+    p[0] = p[size - 1] = 1;
+    free(p);
+    KEEP();
+}
+
+static void *work(void *argument) {
+    unsigned index = (unsigned)(uintptr_t)argument;
+    for (;;) {
+        pthread_barrier_wait(&start);
+        if (done)
+            return NULL;
+        for (unsigned i = 0; i < blocks; i++) {
+            leak[index]();
+            for (unsigned k = 0; k < 10; k++)
+                churn(16 + 8 * k);
+            leak_shared();
+            for (unsigned k = 0; k < 10; k++)
+                churn(100 + 8 * k);
+        }
+        while (busy) {
+            churn(64);
+            rounds[index]++;
+        }
+        pthread_barrier_wait(&finish);
+    }
+}
+
+static void credit(struct site *site, unsigned long blocks, size_t size) {
+    target_enlist(site);
+    site->blocks += blocks;
+    site->bytes += blocks * size;
+    site->allocations += blocks;
+}
+
+int main(void) {
+    pthread_t threads[THREADS];
+    pthread_barrier_init(&start, NULL, THREADS + 1);
+    pthread_barrier_init(&finish, NULL, THREADS + 1);
+    for (uintptr_t i = 0; i < THREADS; i++)
+        if (pthread_create(&threads[i], NULL, work, (void *)i))
+            return 1;
+    target_say("READY");
+    for (;;) {
+        char *command = target_command();
+        long n = target_number(command, "go");
+        if (n > 0) {
+            blocks = (unsigned)n;
+            pthread_barrier_wait(&start);
+            pthread_barrier_wait(&finish);
+            for (int i = 0; i < THREADS; i++)
+                credit(own[i], blocks, 100 + i);
+            credit(&by_all, (unsigned long)THREADS * blocks, 200);
+            target_report();
+        } else if (!strcmp(command, "busy")) {
+            blocks = 0;
+            busy = true;
+            pthread_barrier_wait(&start);
+        } else if (!strcmp(command, "idle")) {
+            busy = false;
+            pthread_barrier_wait(&finish);
+        } else if (!strcmp(command, "progress")) {
+            /* Answers only when every thread has gone on. */
+            unsigned long before[THREADS];
+            for (int i = 0; i < THREADS; i++)
+                before[i] = rounds[i];
+            for (int i = 0; i < THREADS; i++)
+                while (rounds[i] < before[i] + 10)
+                    usleep(100);
+        } else if (!strcmp(command, "quit")) {
+            if (busy) {
+                busy = false;
+                pthread_barrier_wait(&finish);
+            }
+            done = true;
+            pthread_barrier_wait(&start);
+            for (int i = 0; i < THREADS; i++)
+                pthread_join(threads[i], NULL);
+            return 0;
+        }
+        target_say("DONE");
+    }
+}
