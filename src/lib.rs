@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod allocator;
 pub mod cli;
 pub mod config;
 pub mod event;
