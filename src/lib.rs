@@ -10,4 +10,5 @@ pub mod config;
 pub mod event;
 pub mod source;
 pub mod stack;
+pub mod tracker;
 pub mod unwind;

@@ -1,0 +1,378 @@
+//! Blocks, call stacks, expiry, statistics.
+//!
+//! Pure and deterministic: time comes with the events, so the same events give the same findings and statistics, however
+//! they are cut into ticks. A block expires at the first event that is at least the threshold younger than it, before
+//! that event takes effect. When a limit is reached, nothing is tracked any more: the statistics are of that moment.
+
+mod blocks;
+mod finding;
+mod heap;
+mod mappings;
+#[cfg(test)]
+mod model;
+mod site;
+mod statistics;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::config::Limits;
+use crate::event::{CallId, Event, Loss, Sink, StackId, Timestamp};
+use blocks::{Block, Blocks, Slot, State};
+use heap::Heap;
+use mappings::Mappings;
+use site::Site;
+
+pub use finding::{CallStackNumber, Finding, Limit};
+pub use site::{LiveTime, Tally};
+pub use statistics::{CallStackStatistics, Statistics};
+
+/// The expired-then-freed block of a call stack that mutes its live lines.
+const MUTING_FREE: u64 = 3;
+
+/// Follows the target's blocks by its events.
+#[derive(Debug)]
+pub struct Tracker {
+    limits: Limits,
+    now: Timestamp,
+    blocks: Blocks,
+    heap: Heap,
+    mappings: Mappings,
+    /// Blocks whose `realloc` has not ended: out of the heap index, since their address may be handed out again.
+    in_flight: FxHashMap<CallId, InFlight>,
+    /// By [`StackId`].
+    sites: Vec<Site>,
+    numbered: u32,
+    findings: Vec<Finding>,
+    limit_reached: Option<Limit>,
+    unknown_frees: u64,
+    unseen_frees: Tally,
+    dropped_by_exec: Tally,
+    losses: BTreeMap<Loss, u64>,
+}
+
+/// The old block of a `realloc` that has not ended.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    address: u64,
+    /// `None` if it is not tracked.
+    slot: Option<Slot>,
+}
+
+impl Sink for Tracker {
+    fn event(&mut self, at: Timestamp, event: Event) {
+        if self.limit_reached.is_some() {
+            return;
+        }
+        self.now = self.now.max(at);
+        self.expire();
+        if self.limit_reached.is_none() {
+            self.apply(event);
+        }
+    }
+}
+
+impl Tracker {
+    /// Follows a target of which nothing is known yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Tracker {
+        Tracker {
+            limits,
+            now: Timestamp::default(),
+            blocks: Blocks::new(),
+            heap: Heap::default(),
+            mappings: Mappings::default(),
+            in_flight: FxHashMap::default(),
+            sites: Vec::new(),
+            numbered: 0,
+            findings: Vec::new(),
+            limit_reached: None,
+            unknown_frees: 0,
+            unseen_frees: Tally::default(),
+            dropped_by_exec: Tally::default(),
+            losses: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what was found since the last call, in order.
+    pub fn drain_findings(&mut self) -> std::vec::Drain<'_, Finding> {
+        self.findings.drain(..)
+    }
+
+    /// The limit that ended the tracking, if one did.
+    #[must_use]
+    pub fn limit_reached(&self) -> Option<Limit> {
+        self.limit_reached
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Allocated { address, size, stack } => self.allocated(address, size, stack),
+            Event::Freed { address } => match self.heap.remove(&self.blocks, address) {
+                Some(slot) => self.free(slot),
+                None => self.unknown_frees += 1,
+            },
+            Event::Reallocating { call, address } => self.reallocating(call, address),
+            Event::Reallocated { call, address, size, stack } => self.reallocated(call, address, size, stack),
+            Event::ReallocFailed { call } => self.realloc_failed(call),
+            Event::ReallocFreed { call } => {
+                if let Some(old) = self.in_flight.remove(&call) {
+                    self.free_in_flight(old);
+                }
+            }
+            Event::Mapped { address, size, stack } => self.mapped(address, size, stack),
+            Event::Unmapped { address, size } => self.unmapped(range(address, size)),
+            Event::Remapped { from, from_size, address, size, stack } => {
+                if address == from {
+                    self.remapped_in_place(range(from, from_size), size);
+                } else {
+                    self.unmapped(range(from, from_size));
+                    self.mapped(address, size, stack);
+                }
+            }
+            Event::Idle => {}
+            Event::Replaced => self.replaced(),
+            Event::Lost(loss) => *self.losses.entry(loss).or_default() += 1,
+        }
+    }
+
+    fn allocated(&mut self, address: u64, size: u64, stack: StackId) {
+        let slot = self.blocks.insert(address, size, self.now, stack);
+        self.site(stack).allocated.add(size);
+        self.enter(slot);
+    }
+
+    fn reallocating(&mut self, call: CallId, address: u64) {
+        // A source names a call once. Should it not, the first one's block must not be forgotten.
+        self.realloc_failed(call);
+        let slot = self.heap.remove(&self.blocks, address);
+        self.in_flight.insert(call, InFlight { address, slot });
+    }
+
+    fn reallocated(&mut self, call: CallId, address: u64, size: u64, stack: StackId) {
+        match self.in_flight.remove(&call) {
+            Some(InFlight { address: old, slot }) if old == address => {
+                // A block from before monitoring stays one.
+                let Some(slot) = slot else { return };
+                self.resize(slot, size);
+                self.enter(slot);
+            }
+            Some(old) => {
+                self.free_in_flight(old);
+                self.allocated(address, size, stack);
+            }
+            None => self.allocated(address, size, stack),
+        }
+    }
+
+    fn realloc_failed(&mut self, call: CallId) {
+        if let Some(InFlight { slot: Some(slot), .. }) = self.in_flight.remove(&call) {
+            self.enter(slot);
+        }
+    }
+
+    fn mapped(&mut self, address: u64, size: u64, stack: StackId) {
+        let range = range(address, size);
+        self.unmapped(range.clone());
+        if !range.is_empty() {
+            let size = range.end - range.start;
+            let slot = self.blocks.insert(address, size, self.now, stack);
+            self.site(stack).allocated.add(size);
+            self.mappings.insert(range, slot);
+        }
+    }
+
+    fn unmapped(&mut self, range: Range<u64>) {
+        for (slot, bytes) in self.mappings.remove(range) {
+            let Block { size, stack, state, .. } = *self.blocks.get(slot);
+            if bytes == size {
+                self.free(slot);
+                continue;
+            }
+            self.blocks.get_mut(slot).size -= bytes;
+            let site = self.site(stack);
+            site.freed.resize(0, bytes);
+            if state == State::Expired {
+                site.freed_expired.resize(0, bytes);
+            }
+        }
+    }
+
+    /// A mapping that grew or shrank where it is.
+    fn remapped_in_place(&mut self, old: Range<u64>, size: u64) {
+        let new = range(old.start, size);
+        if new.end <= old.end {
+            self.unmapped(new.end..old.end);
+            return;
+        }
+        self.unmapped(old.end..new.end);
+        if let Some((slot, grown)) = self.mappings.extend_last(old, new.end) {
+            let size = self.blocks.get(slot).size + grown;
+            self.resize(slot, size);
+        }
+    }
+
+    fn replaced(&mut self) {
+        let blocks = std::mem::replace(&mut self.blocks, Blocks::new());
+        self.heap = Heap::default();
+        self.mappings = Mappings::default();
+        self.in_flight.clear();
+        for block in blocks.iter() {
+            let age = self.now.since(block.allocated);
+            self.dropped_by_exec.add(block.size);
+            let site = self.site(block.stack);
+            site.dropped_age = site.dropped_age.max(age);
+        }
+    }
+
+    /// Enters a block into the heap index. One that is there still was freed without our seeing it.
+    fn enter(&mut self, slot: Slot) {
+        if let Some(stale) = self.heap.insert(&self.blocks, slot) {
+            let block = self.blocks.remove(stale);
+            self.unseen_frees.add(block.size);
+            self.count_free(&block);
+        }
+    }
+
+    fn free_in_flight(&mut self, old: InFlight) {
+        match old.slot {
+            Some(slot) => self.free(slot),
+            None => self.unknown_frees += 1,
+        }
+    }
+
+    fn free(&mut self, slot: Slot) {
+        let block = self.blocks.remove(slot);
+        let lived = self.now.since(block.allocated);
+        let site = self.site(block.stack);
+        site.live_times.add(lived);
+        if let Some(callstack) = site.number
+            && block.state == State::Expired
+            && site.freed_expired.count < MUTING_FREE
+        {
+            self.findings.push(Finding::ExpiredFreed { callstack, after: lived });
+        }
+        self.count_free(&block);
+    }
+
+    /// Counts a block that is gone.
+    fn count_free(&mut self, block: &Block) {
+        let site = self.site(block.stack);
+        site.freed.add(block.size);
+        if block.state == State::Expired {
+            site.freed_expired.add(block.size);
+            if let Some(callstack) = site.number
+                && site.freed_expired.count == MUTING_FREE
+            {
+                self.findings.push(Finding::Muted { callstack });
+            }
+        }
+    }
+
+    /// Gives a block another size; it keeps its age and its call stack.
+    fn resize(&mut self, slot: Slot, size: u64) {
+        let block = self.blocks.get_mut(slot);
+        let old = std::mem::replace(&mut block.size, size);
+        let Block { stack, state, .. } = *block;
+        let site = self.site(stack);
+        site.allocated.resize(old, size);
+        if state == State::Expired {
+            site.expired.resize(old, size);
+        }
+    }
+
+    fn expire(&mut self) {
+        while self.limit_reached.is_none()
+            && let Some(slot) = self.blocks.oldest_young()
+            && self.now.since(self.blocks.get(slot).allocated) >= self.limits.expire
+        {
+            self.blocks.expire(slot);
+            let Block { size, stack, .. } = *self.blocks.get(slot);
+            self.count_expiry(stack, size);
+        }
+    }
+
+    fn count_expiry(&mut self, stack: StackId, bytes: u64) {
+        let numbered = self.numbered;
+        let site = self.site(stack);
+        site.expired.add(bytes);
+        let (count, freed) = (site.expired.count, site.freed_expired.count);
+        let callstack = *site.number.get_or_insert(CallStackNumber(numbered + 1));
+        if callstack.0 > numbered {
+            self.numbered = callstack.0;
+            self.findings.push(Finding::Expired { callstack, stack, bytes });
+        } else if freed < MUTING_FREE {
+            self.findings.push(Finding::ExpiredAgain { callstack, bytes, count });
+        }
+        let call_stacks = u64::from(self.numbered);
+        if callstack.0 > numbered && call_stacks >= self.limits.call_stacks {
+            self.limit_reached = Some(Limit::CallStacks { count: call_stacks });
+        } else if count >= self.limits.expired_blocks {
+            self.limit_reached = Some(Limit::ExpiredBlocks { callstack, count, freed });
+        }
+        self.findings.extend(self.limit_reached.map(Finding::LimitReached));
+    }
+
+    fn site(&mut self, stack: StackId) -> &mut Site {
+        let index = stack.0 as usize;
+        if index >= self.sites.len() {
+            self.sites.resize_with(index + 1, Site::default);
+        }
+        &mut self.sites[index]
+    }
+
+    /// Everything counted until the last event.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mut unexpired = Tally::default();
+        let mut ages = self.sites.iter().map(|site| site.dropped_age).collect::<Vec<Duration>>();
+        for block in self.blocks.iter() {
+            if block.state == State::Young {
+                unexpired.add(block.size);
+            }
+            let age = &mut ages[block.stack.0 as usize];
+            *age = self.now.since(block.allocated).max(*age);
+        }
+        let mut call_stacks = (0..)
+            .zip(&self.sites)
+            .zip(ages)
+            .filter_map(|((id, site), unfreed_live_time)| {
+                Some(CallStackStatistics {
+                    number: site.number?,
+                    stack: StackId(id),
+                    expired: site.expired,
+                    freed_expired: site.freed_expired,
+                    allocated: site.allocated,
+                    freed: site.freed,
+                    freed_live_time: site.live_times.get(),
+                    unfreed_live_time,
+                })
+            })
+            .filter(|call_stack| call_stack.may_leak().count != 0)
+            .collect::<Vec<_>>();
+        call_stacks.sort_by_key(|call_stack| {
+            let may_leak = call_stack.may_leak();
+            (may_leak.count, may_leak.bytes, call_stack.number)
+        });
+        Statistics {
+            monitored: self.now.since(Timestamp::default()),
+            expire: self.limits.expire,
+            call_stacks,
+            unexpired,
+            unknown_frees: self.unknown_frees,
+            unseen_frees: self.unseen_frees,
+            dropped_by_exec: self.dropped_by_exec,
+            losses: self.losses.clone(),
+        }
+    }
+}
+
+/// The range of `size` bytes from `address`, cut off at the end of the address space.
+fn range(address: u64, size: u64) -> Range<u64> {
+    address..address.saturating_add(size)
+}
