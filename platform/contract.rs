@@ -107,6 +107,9 @@ pub struct Guard {
 ///
 /// Every method but [`wait`](Self::wait) may fail with [`Error::Gone`].
 pub trait Tracer {
+    /// The flag of `mmap(2)` for memory without a file.
+    const MAP_ANONYMOUS: u64;
+
     /// Starts to trace every thread of `pid`; they go on running.
     ///
     /// # Errors
