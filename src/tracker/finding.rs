@@ -48,8 +48,6 @@ pub enum Finding {
         /// Which call stack.
         callstack: CallStackNumber,
     },
-    /// Monitoring has to end: nothing is tracked any more.
-    LimitReached(Limit),
 }
 
 /// A limit that ends monitoring.

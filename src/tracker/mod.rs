@@ -104,7 +104,7 @@ impl Tracker {
         self.findings.drain(..)
     }
 
-    /// The limit that ended the tracking, if one did.
+    /// The limit that was reached, if one was: nothing is tracked any more, and monitoring has to end.
     #[must_use]
     pub fn limit_reached(&self) -> Option<Limit> {
         self.limit_reached
@@ -315,7 +315,6 @@ impl Tracker {
         } else if count >= self.limits.expired_blocks {
             self.limit_reached = Some(Limit::ExpiredBlocks { callstack, count, freed });
         }
-        self.findings.extend(self.limit_reached.map(Finding::LimitReached));
     }
 
     fn site(&mut self, stack: StackId) -> &mut Site {

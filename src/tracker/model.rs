@@ -104,7 +104,6 @@ impl Model {
         } else if count >= limits.expired_blocks {
             self.limit = Some(Limit::ExpiredBlocks { callstack, count, freed });
         }
-        self.findings.extend(self.limit.map(Finding::LimitReached));
     }
 
     fn apply(&mut self, event: Event) {
