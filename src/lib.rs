@@ -8,6 +8,7 @@ pub mod allocator;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod ptrace;
 pub mod source;
 pub mod stack;
 pub mod tracker;

@@ -1,0 +1,109 @@
+//! From a running process to one whose allocator is observed; or back, if that fails.
+
+use memleax_platform::{Error, Stop, Tracer};
+
+use super::engine::{Engine, Settings};
+use super::hooks::HookError;
+use super::images::{DebugFiles, paths};
+use crate::unwind::{ModuleMap, Role};
+
+/// Why a process cannot be observed. It has been left as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// It cannot be traced.
+    #[error(transparent)]
+    Platform(#[from] Error),
+    /// A function of its allocator cannot be hooked.
+    #[error(transparent)]
+    Hook(#[from] Box<HookError>),
+    /// Nothing in it is known to allocate.
+    #[error("cannot find an allocator in process {pid}: searched {searched}; {remedy}")]
+    NoAllocator {
+        /// The process.
+        pid: memleax_platform::Pid,
+        /// The modules searched.
+        searched: String,
+        /// What may help.
+        remedy: &'static str,
+    },
+}
+
+impl<T: Tracer> Engine<T> {
+    /// Attaches to a process.
+    pub(super) fn attach(tracer: T, settings: Settings, debug_files: DebugFiles) -> Result<Self, AttachError> {
+        let mut engine = Engine::new(tracer, settings, debug_files);
+        engine.tracer.attach(settings.pid)?;
+        let stops = engine.tracer.halt(settings.pid)?;
+        match engine.prepare(&stops) {
+            Ok(()) => {
+                engine.deferred.extend(stops);
+                Ok(engine)
+            }
+            Err(error) => {
+                for problem in engine.release(stops) {
+                    tracing::warn!("{problem}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&mut self, stops: &[Stop]) -> Result<(), AttachError> {
+        let pid = self.settings.pid;
+        let Some(stop) = stops.first() else { return Err(Error::Gone(memleax_platform::Tid(pid.0)).into()) };
+        for leftover in self.tracer.leftovers(stop)? {
+            self.breakpoints.take_over(&mut self.tracer, stop, leftover)?;
+        }
+        let facts = self.tracer.facts(pid)?;
+        match facts.remote_calls_refused {
+            Some(why) => {
+                self.warn(format!(
+                    "no code can be mapped into process {pid} ({why}): instructions are emulated, which is slower, and if \
+                     memleax is killed by SIGKILL, the target dies, too"
+                ));
+                self.code_refused = Some(why);
+            }
+            None => self.protect(stop)?,
+        }
+        if !facts.threads_blocking_trap.is_empty() {
+            let threads: Vec<String> = facts.threads_blocking_trap.iter().map(ToString::to_string).collect();
+            self.warn(format!(
+                "SIGTRAP is blocked in thread {}: if memleax is killed by SIGKILL, the target dies, too",
+                threads.join(", ")
+            ));
+        }
+        let errors = self.hook_images(stop)?;
+        if let Some(error) = errors.into_iter().next() {
+            return Err(Box::new(error).into());
+        }
+        if self.hooked_functions == 0 {
+            return Err(no_allocator(pid, self.images.map()));
+        }
+        Ok(())
+    }
+
+    /// Makes the target survive the tracer.
+    pub(super) fn protect(&mut self, stop: &Stop) -> Result<(), Error> {
+        match self.tracer.install_guard(stop) {
+            Ok(()) => self.is_guarded = true,
+            Err(error @ Error::Gone(_)) => return Err(error),
+            Err(error) => {
+                self.warn(format!("{error}: if memleax is killed by SIGKILL, the target dies, too"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_allocator(pid: memleax_platform::Pid, modules: &ModuleMap) -> AttachError {
+    let is_static = modules.with_role(Role::Interpreter).is_none();
+    AttachError::NoAllocator {
+        pid,
+        searched: paths(modules.live()),
+        remedy: if is_static {
+            "the program is statically linked and its symbols are stripped; give its debug file with -d"
+        } else {
+            "the program allocates by functions of other names, or has not loaded its C library yet: try again later"
+        },
+    }
+}

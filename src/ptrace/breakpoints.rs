@@ -1,0 +1,160 @@
+//! The breakpoints in the target's code.
+
+use std::ops::Range;
+
+use iced_x86::Instruction;
+use memleax_platform::{Error, Leftover, Stop, Tracer};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::isa::native::BREAKPOINT;
+use crate::allocator::Function;
+
+/// How a thread gets past a breakpoint without lifting it for the others.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Passage {
+    /// By the displaced copy of the instruction at this address.
+    Slot(u64),
+    /// By carrying the instruction out on the thread's registers; where that fails, by lifting the breakpoint while
+    /// every other thread is halted.
+    Emulate(Instruction),
+}
+
+/// Whose code a breakpoint stands in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Permanence {
+    /// A file's, which nobody changes: the breakpoint stays until detach.
+    Lasting,
+    /// Made at run time, and so perhaps patched, moved or discarded at any time: the breakpoint stays only while calls
+    /// are awaited; this many.
+    WhileAwaited(u32),
+}
+
+/// One breakpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Breakpoint {
+    /// The byte that it replaced.
+    pub(super) original: u8,
+    /// Length of the instruction there.
+    pub(super) length: u8,
+    /// How to get past it.
+    pub(super) passage: Passage,
+    /// The function that begins here, if it is one that allocates or frees.
+    pub(super) function: Option<&'static Function>,
+    /// The dynamic linker calls this when it has mapped or unmapped a library.
+    pub(super) is_loader_state: bool,
+    /// How long it stays.
+    pub(super) permanence: Permanence,
+}
+
+/// All breakpoints, by address.
+#[derive(Debug, Default)]
+pub(super) struct Breakpoints {
+    table: FxHashMap<u64, Breakpoint>,
+    /// Where breakpoints were taken out while threads ran: one may have been hit before without its report having come.
+    lifted: FxHashSet<u64>,
+}
+
+impl Breakpoints {
+    /// The breakpoint at an address.
+    pub(super) fn get(&self, address: u64) -> Option<&Breakpoint> {
+        self.table.get(&address)
+    }
+
+    /// The same, to change it.
+    pub(super) fn get_mut(&mut self, address: u64) -> Option<&mut Breakpoint> {
+        self.table.get_mut(&address)
+    }
+
+    /// Writes a breakpoint; the guard must know it already.
+    pub(super) fn insert<T: Tracer>(
+        &mut self,
+        tracer: &mut T,
+        stop: &Stop,
+        address: u64,
+        breakpoint: Breakpoint,
+    ) -> Result<(), Error> {
+        tracer.write(stop, address, &[BREAKPOINT])?;
+        self.lifted.remove(&address);
+        self.table.insert(address, breakpoint);
+        Ok(())
+    }
+
+    /// Takes a breakpoint out while threads may be running.
+    pub(super) fn lift<T: Tracer>(&mut self, tracer: &mut T, stop: &Stop, address: u64) -> Result<(), Error> {
+        if let Some(breakpoint) = self.table.remove(&address) {
+            self.lifted.insert(address);
+            restore(tracer, stop, address, breakpoint.original)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out a breakpoint that a killed tracer of this program left.
+    pub(super) fn take_over<T: Tracer>(
+        &mut self,
+        tracer: &mut T,
+        stop: &Stop,
+        leftover: Leftover,
+    ) -> Result<(), Error> {
+        self.lifted.insert(leftover.address);
+        restore(tracer, stop, leftover.address, leftover.original)?;
+        Ok(())
+    }
+
+    /// Addresses of the breakpoints in a range.
+    pub(super) fn within(&self, range: &Range<u64>) -> Vec<u64> {
+        self.table.keys().copied().filter(|address| range.contains(address)).collect()
+    }
+
+    /// True if there was a breakpoint at `address` which is no more.
+    pub(super) fn was_lifted(&self, address: u64) -> bool {
+        self.lifted.contains(&address)
+    }
+
+    /// Forgets the breakpoints of memory that is no longer mapped.
+    pub(super) fn forget(&mut self, range: &Range<u64>) {
+        self.table.retain(|address, _| !range.contains(address));
+        self.lifted.retain(|address| !range.contains(address));
+    }
+
+    /// Forgets all: the memory is gone together with the program (exec).
+    pub(super) fn forget_all(&mut self) {
+        self.table.clear();
+        self.lifted.clear();
+    }
+
+    /// Puts the program's own bytes into a copy of its memory.
+    pub(super) fn mask(&self, address: u64, bytes: &mut [u8]) {
+        for (at, byte) in (address..).zip(bytes) {
+            if *byte == BREAKPOINT
+                && let Some(breakpoint) = self.table.get(&at)
+            {
+                *byte = breakpoint.original;
+            }
+        }
+    }
+
+    /// Takes every breakpoint out of the memory of `stop`'s process, and verifies that. Bytes that somebody else has
+    /// written since stay. Returns the addresses where our byte could not be taken out.
+    pub(super) fn restore_all<T: Tracer>(&self, tracer: &mut T, stop: &Stop) -> Result<Vec<u64>, Error> {
+        let mut kept = Vec::new();
+        for (&address, breakpoint) in &self.table {
+            match restore(tracer, stop, address, breakpoint.original) {
+                Ok(true) => {}
+                Err(Error::Gone(tid)) => return Err(Error::Gone(tid)),
+                Ok(false) | Err(_) => kept.push(address),
+            }
+        }
+        kept.sort_unstable();
+        Ok(kept)
+    }
+}
+
+/// Puts the original byte back if ours is there. True if ours is not there (any more).
+fn restore<T: Tracer>(tracer: &mut T, stop: &Stop, address: u64, original: u8) -> Result<bool, Error> {
+    let mut byte = [0];
+    if tracer.read(stop, address, &mut byte)? == 0 || byte[0] != BREAKPOINT {
+        return Ok(true);
+    }
+    tracer.write(stop, address, &[original])?;
+    Ok(tracer.read(stop, address, &mut byte)? == 1 && byte[0] == original)
+}

@@ -1,0 +1,113 @@
+//! What becomes of threads and processes: forks, exec, ends.
+
+use memleax_platform::{Error, Pid, Resume, Stop, Tid, Tracer};
+
+use super::engine::{Engine, Now};
+use crate::event::Event;
+use crate::source::Notice;
+use crate::unwind::Role;
+
+impl<T: Tracer> Engine<T> {
+    /// A child with a copy of the memory: it gets its bytes back and is let go.
+    pub(super) fn forked(&mut self, stop: Stop) -> Result<(), Error> {
+        let cleaned = self.clean_copy(&stop);
+        if let Err(error) = &cleaned
+            && !matches!(error, Error::Gone(_))
+        {
+            self.warn(format!("cannot clean the child process {} of the target: {error}", stop.pid));
+        }
+        match self.tracer.detach(stop, Resume::Deliver) {
+            Err(Error::Gone(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn clean_copy(&mut self, stop: &Stop) -> Result<(), Error> {
+        // The slots stay in the copy, unused: unmapping them would cost a remote system call each.
+        if let Some((registers, _)) = self.home_of(stop)? {
+            self.tracer.set_registers(stop, &registers)?;
+        }
+        let kept = self.breakpoints.restore_all(&mut self.tracer, stop)?;
+        if !kept.is_empty() {
+            self.warn(format!("cannot take {} breakpoints out of the child process {}", kept.len(), stop.pid));
+        }
+        if self.is_guarded {
+            self.tracer.remove_guard(stop)?;
+        }
+        Ok(())
+    }
+
+    /// A program was replaced by another.
+    pub(super) fn exec(&mut self, stop: Stop, now: &mut Now<'_>) -> Result<(), Error> {
+        let replaced = if stop.pid == self.settings.pid {
+            self.start_over(&stop, now)
+        } else {
+            // A vforked child has memory of its own now.
+            self.sharing_ended(stop.pid, now);
+            return match self.tracer.detach(stop, Resume::Deliver) {
+                Err(Error::Gone(_)) => Ok(()),
+                result => result,
+            };
+        };
+        match replaced.and_then(|()| self.tracer.resume(stop, Resume::Deliver)) {
+            Err(Error::Gone(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Breakpoints, slots, guard and modules are gone with the old program; hooks what there is of the new one. Of its
+    /// libraries the dynamic linker will tell.
+    fn start_over(&mut self, stop: &Stop, now: &mut Now<'_>) -> Result<(), Error> {
+        self.threads.clear();
+        self.breakpoints.forget_all();
+        self.slots.forget();
+        self.images.forget();
+        self.callers.modules_changed();
+        self.wrappers.clear();
+        self.unobservable.clear();
+        self.is_guarded = false;
+        self.code_refused = None;
+        self.hooked_functions = 0;
+        now.emit(Event::Replaced);
+        let first_notice = self.notices.len();
+        let changes = self.images.refresh(&mut self.tracer, stop)?;
+        let facts = self.tracer.facts(stop.pid)?;
+        let program = self.images.map().with_role(Role::Executable).cloned();
+        let path = program.as_ref().map_or(facts.name, |module| module.path.display().to_string());
+        if program.is_none() {
+            self.warn(format!("the new program, {path}, is none that can be observed: it is not a 64-bit ELF file"));
+        } else {
+            match facts.remote_calls_refused {
+                Some(why) => self.code_refused = Some(why),
+                None => self.protect(stop)?,
+            }
+            for error in self.follow(stop, &changes)? {
+                self.warn(error.to_string());
+            }
+            if self.hooked_functions == 0 && self.images.map().with_role(Role::Interpreter).is_none() {
+                self.warn(format!("cannot find an allocator in {path}: it is statically linked and stripped"));
+            }
+        }
+        self.notices.insert(first_notice, Notice::Exec(path));
+        Ok(())
+    }
+
+    /// A thread is no more.
+    pub(super) fn thread_ended(&mut self, tid: Tid, now: &mut Now<'_>) {
+        if let Some(mut thread) = self.threads.remove(&tid)
+            && let Some(pending) = thread.calls.abandon()
+        {
+            self.never_returned(&pending, now);
+        }
+    }
+
+    /// A process that shared the target's memory has ended or has memory of its own.
+    pub(super) fn sharing_ended(&mut self, pid: Pid, now: &mut Now<'_>) {
+        self.sharing.remove(&pid);
+        let of_process = |(&tid, thread): (&Tid, &super::engine::Thread)| (thread.pid == pid).then_some(tid);
+        let tids: Vec<Tid> = self.threads.iter().filter_map(of_process).collect();
+        for tid in tids {
+            self.thread_ended(tid, now);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! From the reports of a tracer to actions: the dispatcher, and how a thread gets past a breakpoint.
+
+use std::collections::VecDeque;
+
+use memleax_platform::{Error, ExitStatus, Pid, Registers, Report, Resume, Stop, StopKind, Tid, Tracer};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::breakpoints::{Breakpoints, Passage, Permanence};
+use super::callers::Callers;
+use super::calls::Calls;
+use super::counters::Counters;
+use super::images::{DebugFiles, Images};
+use super::isa::native;
+use super::slots::Slots;
+use crate::event::{Event, Sink, Timestamp};
+use crate::source::{Notice, Progress};
+
+/// A moment, and who takes what happens in it.
+pub(super) struct Now<'a> {
+    pub(super) at: Timestamp,
+    pub(super) sink: &'a mut dyn Sink,
+}
+
+impl Now<'_> {
+    pub(super) fn emit(&mut self, event: Event) {
+        self.sink.event(self.at, event);
+    }
+}
+
+/// What is asked of the engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Settings {
+    /// The process to observe.
+    pub(super) pid: Pid,
+    /// Longest backtrace, the allocator's frame included.
+    pub(super) depth: usize,
+    /// Observe `mmap` and its kin, too.
+    pub(super) mmap: bool,
+}
+
+/// A thread of the target, as far as it was seen.
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) pid: Pid,
+    pub(super) calls: Calls,
+}
+
+/// Everything known of the target.
+#[derive(Debug)]
+pub(super) struct Engine<T> {
+    pub(super) tracer: T,
+    pub(super) settings: Settings,
+    pub(super) breakpoints: Breakpoints,
+    pub(super) slots: Slots,
+    pub(super) images: Images,
+    pub(super) callers: Callers,
+    pub(super) threads: FxHashMap<Tid, Thread>,
+    /// Processes that share the target's memory until they call exec.
+    pub(super) sharing: FxHashSet<Pid>,
+    /// Why no code can be mapped into the target, if so: instructions are emulated then.
+    pub(super) code_refused: Option<String>,
+    /// The target survives the sudden death of the tracer.
+    pub(super) is_guarded: bool,
+    /// Return addresses at which no breakpoint can be set.
+    pub(super) unobservable: FxHashSet<u64>,
+    /// Functions hooked since attach or exec.
+    pub(super) hooked_functions: usize,
+    /// Functions that free by calling another function that is observed, too.
+    pub(super) wrappers: FxHashSet<u64>,
+    /// Stops that came while all threads were halted for another reason.
+    pub(super) deferred: VecDeque<Stop>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) counters: Counters,
+    pub(super) next_call: u64,
+    pub(super) ended: Option<ExitStatus>,
+}
+
+impl<T: Tracer> Engine<T> {
+    pub(super) fn new(tracer: T, settings: Settings, debug_files: DebugFiles) -> Self {
+        Engine {
+            tracer,
+            settings,
+            breakpoints: Breakpoints::default(),
+            slots: Slots::default(),
+            images: Images::new(debug_files),
+            callers: Callers::new(settings.depth),
+            threads: FxHashMap::default(),
+            sharing: FxHashSet::default(),
+            code_refused: None,
+            is_guarded: false,
+            unobservable: FxHashSet::default(),
+            hooked_functions: 0,
+            wrappers: FxHashSet::default(),
+            deferred: VecDeque::new(),
+            notices: Vec::new(),
+            counters: Counters::default(),
+            next_call: 0,
+            ended: None,
+        }
+    }
+
+    /// Resumes the threads that were halted at attach.
+    ///
+    /// # Errors
+    /// As those of [`handle`](Self::handle).
+    pub(super) fn resume_halted(&mut self, now: &mut Now<'_>) -> Result<(), Error> {
+        while let Some(stop) = self.deferred.pop_front() {
+            self.stopped(stop, now)?;
+        }
+        Ok(())
+    }
+
+    /// Acts upon one report.
+    ///
+    /// # Errors
+    /// Only those after which the target cannot be observed any longer.
+    pub(super) fn handle(&mut self, report: Report, now: &mut Now<'_>) -> Result<Progress, Error> {
+        match report {
+            Report::Stopped(stop) => self.stopped(stop, now)?,
+            Report::ThreadEnded { tid, .. } => self.thread_ended(tid, now),
+            Report::ProcessEnded { pid, status } if pid == self.settings.pid => self.ended = Some(status),
+            Report::ProcessEnded { pid, .. } => self.sharing_ended(pid, now),
+            Report::Tick => {}
+        }
+        self.resume_halted(now)?;
+        Ok(self.progress())
+    }
+
+    /// Whether the target runs on.
+    pub(super) fn progress(&self) -> Progress {
+        self.ended.map_or(Progress::Running, Progress::TargetEnded)
+    }
+
+    /// What is done now and then, busy or not: the guard is put back if the target took it away.
+    ///
+    /// # Errors
+    /// As those of [`handle`](Self::handle).
+    pub(super) fn tick(&mut self, now: &mut Now<'_>) -> Result<(), Error> {
+        if self.ended.is_some() || !self.is_guarded || !self.tracer.guard_lost(self.settings.pid) {
+            return Ok(());
+        }
+        let stops = match self.tracer.halt(self.settings.pid) {
+            Err(Error::Gone(_)) => return Ok(()),
+            stops => stops?,
+        };
+        if let Some(stop) = stops.first()
+            && let Err(error) = self.tracer.install_guard(stop)
+            && !matches!(error, Error::Gone(_))
+        {
+            self.is_guarded = false;
+            self.warn(format!(
+                "the target took memleax's SIGTRAP handler away, and it cannot be put back: {error}; if memleax is killed \
+                 by SIGKILL, the target dies, too"
+            ));
+        }
+        for stop in stops {
+            self.stopped(stop, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        tracing::warn!("{text}");
+        self.notices.push(Notice::Warning(text));
+    }
+
+    fn stopped(&mut self, mut stop: Stop, now: &mut Now<'_>) -> Result<(), Error> {
+        let how = match stop.kind {
+            StopKind::Trap => self.trapped(&mut stop, now),
+            StopKind::Signal(_) => self.settle(&stop).map(|()| Resume::Deliver),
+            StopKind::Halted => Ok(Resume::Swallow),
+            StopKind::Forked { .. } => return self.forked(stop),
+            StopKind::SharingChild { .. } => {
+                self.sharing.insert(stop.pid);
+                Ok(Resume::Deliver)
+            }
+            StopKind::Exec => return self.exec(stop, now),
+        };
+        match how.and_then(|how| self.tracer.resume(stop, how)) {
+            Err(Error::Gone(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn trapped(&mut self, stop: &mut Stop, now: &mut Now<'_>) -> Result<Resume, Error> {
+        let mut registers = self.tracer.registers(stop)?;
+        let address = registers.rip.wrapping_sub(native::BREAKPOINT_SIZE);
+        let Some(breakpoint) = self.breakpoints.get(address) else { return self.foreign_trap(stop, address) };
+        // Behind an instruction as short as the breakpoint a thread may be by itself, and be sent a SIGTRAP there.
+        if u64::from(breakpoint.length) == native::BREAKPOINT_SIZE && !self.tracer.is_breakpoint_trap(stop)? {
+            return self.foreign_trap(stop, address);
+        }
+        self.counters.stops += 1;
+        registers.rip = address;
+        match self.observe(stop, address, &registers, now) {
+            Err(error @ Error::Gone(_)) => return Err(error),
+            Err(error) => self.warn(format!("cannot follow thread {}: {error}", stop.tid)),
+            Ok(()) => {}
+        }
+        self.pass(stop, address, registers)?;
+        Ok(Resume::Swallow)
+    }
+
+    /// What the hit of a breakpoint means.
+    fn observe(&mut self, stop: &Stop, address: u64, registers: &Registers, now: &mut Now<'_>) -> Result<(), Error> {
+        let calls = self.calls(stop);
+        if calls.has_rewound() && calls.was_rewound(address, registers.rsp) {
+            return Ok(());
+        }
+        if let Some(pending) = calls.leave(address, registers.rsp) {
+            self.returned(stop, &pending, registers.result(), now)?;
+            self.no_longer_awaited(stop, address)?;
+        }
+        let Some(&breakpoint) = self.breakpoints.get(address) else { return Ok(()) };
+        if let Some(function) = breakpoint.function {
+            self.entered(stop, function, registers, now)?;
+        }
+        if breakpoint.is_loader_state {
+            self.refresh_images(stop)?;
+        }
+        if breakpoint.permanence == Permanence::WhileAwaited(0) {
+            self.breakpoints.lift(&mut self.tracer, stop, address)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn calls(&mut self, stop: &Stop) -> &mut Calls {
+        let thread = self.threads.entry(stop.tid);
+        &mut thread.or_insert_with(|| Thread { pid: stop.pid, calls: Calls::default() }).calls
+    }
+
+    /// Lets a thread that hit the breakpoint at `address` (where `registers` have it) carry out what belongs there.
+    fn pass(&mut self, stop: &mut Stop, address: u64, mut registers: Registers) -> Result<(), Error> {
+        match self.breakpoints.get(address).map(|breakpoint| breakpoint.passage) {
+            None => self.tracer.set_program_counter(stop, address),
+            Some(Passage::Slot(slot)) => self.tracer.set_program_counter(stop, slot),
+            Some(Passage::Emulate(instruction)) => {
+                let mut memory = TargetMemory { tracer: &mut self.tracer, stop };
+                if native::emulate(&instruction, &mut registers, &mut memory) {
+                    return self.tracer.set_registers(stop, &registers);
+                }
+                self.step_over(stop, address)
+            }
+        }
+    }
+
+    /// Takes the breakpoint out for one instruction of one thread, while every other thread stands still.
+    fn step_over(&mut self, stop: &mut Stop, address: u64) -> Result<(), Error> {
+        let Some(original) = self.breakpoints.get(address).map(|breakpoint| breakpoint.original) else { return Ok(()) };
+        for pid in std::iter::once(self.settings.pid).chain(self.sharing.iter().copied()) {
+            match self.tracer.halt(pid) {
+                Ok(stops) => self.deferred.extend(stops),
+                Err(Error::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.tracer.set_program_counter(stop, address)?;
+        self.tracer.write(stop, address, &[original])?;
+        let stepped = self.tracer.step(stop);
+        self.tracer.write(stop, address, &[native::BREAKPOINT])?;
+        stepped
+    }
+
+    /// A SIGTRAP that no breakpoint of ours explains.
+    fn foreign_trap(&mut self, stop: &Stop, address: u64) -> Result<Resume, Error> {
+        let mut byte = [0];
+        if self.breakpoints.was_lifted(address)
+            && self.tracer.is_breakpoint_trap(stop)?
+            && self.tracer.read(stop, address, &mut byte)? == 1
+            && byte[0] != native::BREAKPOINT
+        {
+            self.tracer.set_program_counter(stop, address)?;
+            return Ok(Resume::Swallow);
+        }
+        self.settle(stop)?;
+        Ok(Resume::Deliver)
+    }
+
+    /// Sees to it that the thread is nowhere but in the program's own code, so that a signal handler (or a core dump, or
+    /// the kernel) never meets the address of a slot.
+    pub(super) fn settle(&mut self, stop: &Stop) -> Result<(), Error> {
+        let Some((registers, repeats)) = self.home_of(stop)? else { return Ok(()) };
+        self.tracer.set_registers(stop, &registers)?;
+        if repeats {
+            self.calls(stop).rewind(registers.rip, registers.rsp);
+        }
+        Ok(())
+    }
+
+    /// The registers that a thread in a slot would have had its instruction run at home, and whether it will hit the
+    /// breakpoint there again. `None` if it is in no slot.
+    pub(super) fn home_of(&mut self, stop: &Stop) -> Result<Option<(Registers, bool)>, Error> {
+        let mut registers = self.tracer.registers(stop)?;
+        let Some(home) = self.slots.home(registers.rip) else { return Ok(None) };
+        registers.rip = home.address;
+        registers.rsp = registers.rsp.wrapping_add(home.pop);
+        Ok(Some((registers, home.repeats)))
+    }
+}
+
+/// The memory of a stopped thread's process.
+struct TargetMemory<'a, T> {
+    tracer: &'a mut T,
+    stop: &'a Stop,
+}
+
+impl<T: Tracer> native::Memory for TargetMemory<'_, T> {
+    fn load(&mut self, address: u64, size: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let read = self.tracer.read(self.stop, address, &mut bytes[..size]).ok()?;
+        (read == size).then(|| u64::from_le_bytes(bytes))
+    }
+
+    fn store(&mut self, address: u64, size: usize, value: u64) -> Option<()> {
+        self.tracer.write(self.stop, address, &value.to_le_bytes()[..size]).ok()
+    }
+}

@@ -1,0 +1,139 @@
+//! Keeps the hooks in step with what is mapped: at attach, after exec, dlopen and dlclose.
+
+use std::sync::Arc;
+
+use memleax_platform::{Error, Pid, Stop, Tracer};
+
+use super::engine::Engine;
+use super::isa::native;
+use super::loader;
+use super::sites::SiteError;
+use crate::allocator::{self, FUNCTIONS, Hook, MAPPING_FUNCTIONS};
+use crate::source::{HookedModule, Notice};
+use crate::unwind::{Changes, Module, Role};
+
+/// A function that could not be hooked.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot hook {function} of {module} (address {address:#x}) in process {pid}: {cause}; if another debugger, tracer or \
+     uprobe is at work on the process, end that first"
+)]
+pub struct HookError {
+    function: &'static str,
+    module: String,
+    address: u64,
+    pid: Pid,
+    cause: SiteError,
+}
+
+impl<T: Tracer> Engine<T> {
+    /// Looks at what is mapped now; hooks what is new, forgets what is gone. Failures become warnings.
+    pub(super) fn refresh_images(&mut self, stop: &Stop) -> Result<(), Error> {
+        for error in self.hook_images(stop)? {
+            self.warn(error.to_string());
+        }
+        Ok(())
+    }
+
+    /// The same; returns the failures.
+    pub(super) fn hook_images(&mut self, stop: &Stop) -> Result<Vec<HookError>, Error> {
+        let changes = self.images.refresh(&mut self.tracer, stop)?;
+        self.follow(stop, &changes)
+    }
+
+    /// Hooks what came and forgets what went.
+    pub(super) fn follow(&mut self, stop: &Stop, changes: &Changes) -> Result<Vec<HookError>, Error> {
+        if changes.added.is_empty() && changes.removed.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.callers.modules_changed();
+        self.unobservable.clear();
+        for module in &changes.removed {
+            tracing::debug!("{} is gone from {:#x}", module.path.display(), module.range.start);
+            self.unhook(stop, module)?;
+        }
+        let mut errors = Vec::new();
+        for module in &changes.added {
+            tracing::debug!("{} is mapped at {:#x}", module.path.display(), module.range.start);
+            errors.extend(self.hook(stop, module)?);
+        }
+        Ok(errors)
+    }
+
+    fn hook(&mut self, stop: &Stop, module: &Arc<Module>) -> Result<Vec<HookError>, Error> {
+        let mut errors = Vec::new();
+        let mut functions = Vec::new();
+        for Hook { function, address } in self.functions_of(module) {
+            let address = module.run_time_address(address);
+            match self.set_breakpoint(stop, address, Some(function), false) {
+                Ok(()) => functions.push(function.name),
+                Err(SiteError::Platform(error @ Error::Gone(_))) => return Err(error),
+                Err(cause) => errors.push(HookError {
+                    function: function.name,
+                    module: module.path.display().to_string(),
+                    address,
+                    pid: self.settings.pid,
+                    cause,
+                }),
+            }
+        }
+        if !functions.is_empty() {
+            self.hooked_functions += functions.len();
+            let path = module.path.display().to_string();
+            self.notices.push(Notice::Hooked(HookedModule { path, functions }));
+        }
+        if let Some(why) = &module.image_error {
+            self.warn(format!("{why}; its symbols and unwind information may be missing"));
+        }
+        if module.role == Role::Interpreter {
+            let told = match loader::state_changed(module) {
+                Some(address) => self.set_breakpoint(stop, address, None, true),
+                None => Err(SiteError::Unreadable),
+            };
+            match told {
+                Ok(()) => {}
+                Err(SiteError::Platform(error @ Error::Gone(_))) => return Err(error),
+                Err(cause) => self.warn(format!(
+                    "cannot observe {} ({cause}); allocators in libraries that are loaded from now on are missed",
+                    module.path.display()
+                )),
+            }
+        }
+        Ok(errors)
+    }
+
+    fn functions_of(&mut self, module: &Module) -> Vec<Hook> {
+        let Some(image) = &module.image else { return Vec::new() };
+        let mut found = allocator::hooks(&module.path, image.bytes(), &[], FUNCTIONS);
+        if found.hooks.is_empty() && module.role == Role::Executable {
+            // A stripped static program, whose symbols may be in its debug file.
+            if let Some(debug_file) = self.images.debug_file(module) {
+                found = allocator::hooks(&module.path, image.bytes(), &[debug_file.bytes()], FUNCTIONS);
+            }
+        }
+        if !found.indirect.is_empty() && found.hooks.is_empty() {
+            self.warn(format!(
+                "cannot observe {} of {}: which code they are is chosen at run time",
+                found.indirect.join(", "),
+                module.path.display()
+            ));
+        }
+        if self.settings.mmap {
+            found.hooks.extend(allocator::hooks(&module.path, image.bytes(), &[], MAPPING_FUNCTIONS).hooks);
+        }
+        found.hooks
+    }
+
+    /// Forgets the breakpoints of a module that is no longer what is mapped there.
+    fn unhook(&mut self, stop: &Stop, module: &Module) -> Result<(), Error> {
+        // The same file may be there still, perhaps known by another name, and another file may have the byte of a
+        // breakpoint as its own.
+        for address in self.breakpoints.within(&module.range) {
+            if self.images.byte_in_file(address).is_some_and(|byte| byte != native::BREAKPOINT) {
+                self.breakpoints.lift(&mut self.tracer, stop, address)?;
+            }
+        }
+        self.breakpoints.forget(&module.range);
+        Ok(())
+    }
+}
