@@ -40,6 +40,7 @@ test   dwz                            dwz                           dwz         
 test   eu-strip                       elfutils                      elfutils          elfutils    elfutils           elfutils     elfutils
 test   objcopy                        binutils                      binutils          binutils    binutils           binutils     binutils
 test   xz                             xz-utils                      xz                xz          xz                 xz           -
+test   llvm-addr2line                 llvm                          llvm              llvm        llvm               llvm         llvm
 test   gdb                            gdb                           gdb               gdb         gdb                gdb          gdb
 bench  valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -

@@ -11,5 +11,6 @@ pub mod event;
 pub mod ptrace;
 pub mod source;
 pub mod stack;
+pub mod symbol;
 pub mod tracker;
 pub mod unwind;

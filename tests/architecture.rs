@@ -37,9 +37,10 @@ struct SourceFile {
 }
 
 impl SourceFile {
-    /// The module of the memleax crate that the file belongs to: `tracker` for `src/tracker/…` and `src/tracker.rs`.
+    /// The module of the memleax crate that the file belongs to: `tracker` for `src/tracker/…` and `src/tracker.rs`; none for
+    /// unit tests that fill a folder of their own (`src/symbol/tests/…`).
     fn module(&self) -> Option<&str> {
-        let below = self.path.strip_prefix("src/")?;
+        let below = self.path.strip_prefix("src/").filter(|below| !below.contains("/tests/"))?;
         let first = below.split('/').next()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))
     }

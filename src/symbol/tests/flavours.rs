@@ -1,0 +1,244 @@
+//! One test for each way that debug information is packed.
+
+use super::oracle::assert_same;
+use super::workshop::Workshop;
+use crate::event::FrameKind;
+
+#[test]
+fn dwarf_4_and_5_of_c() {
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("gcc -O2 {version} -o program inlines.c"));
+        let (placed, inlined) = assert_same(&workshop, "program", &workshop.named("program"));
+        assert!(placed > 300 && inlined > 50, "{placed} {inlined}");
+    }
+}
+
+#[test]
+fn cpp() {
+    for level in ["-O0", "-O2"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("g++ {level} -g -o program shapes.cpp"));
+        let (placed, _) = assert_same(&workshop, "program", &workshop.named("program"));
+        assert!(placed > 300, "{placed}");
+    }
+}
+
+#[test]
+fn rust() {
+    let workshop = Workshop::new();
+    workshop.sh("rustc --edition=2024 -O -g -Csymbol-mangling-version=v0 -o program boxes.rs");
+    let (placed, inlined) = assert_same(&workshop, "program", &workshop.named("program"));
+    assert!(placed > 300 && inlined > 300, "{placed} {inlined}");
+}
+
+#[test]
+fn compressed_sections() {
+    for format in ["zlib", "zstd", "zlib-gnu"] {
+        let workshop = Workshop::new();
+        workshop.sh("gcc -O2 -g -o plain inlines.c");
+        workshop.sh(&format!("objcopy --compress-debug-sections={format} plain program"));
+        let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
+        assert!(placed > 300, "{format}: {placed}");
+    }
+}
+
+#[test]
+fn split_units_in_dwo_files() {
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("g++ -O2 {version} -o plain shapes.cpp"));
+        workshop.sh(&format!("g++ -O2 {version} -gsplit-dwarf -c shapes.cpp"));
+        workshop.sh("g++ -o program shapes.o");
+        let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
+        assert!(placed > 300 && inlined > 100, "{placed} {inlined}");
+    }
+}
+
+#[test]
+fn split_units_moved_beside_the_program() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -o plain inlines.c");
+    workshop.sh("mkdir elsewhere");
+    workshop.sh("gcc -O2 -g -gsplit-dwarf -c inlines.c -o elsewhere/inlines.o");
+    workshop.sh("gcc -o program elsewhere/inlines.o");
+    workshop.sh("mv elsewhere/inlines.dwo .");
+    assert_same(&workshop, "plain", &workshop.named("program"));
+}
+
+#[test]
+fn split_units_in_a_package() {
+    for (version, packer) in [("-gdwarf-4", "dwp"), ("-gdwarf-4", "llvm-dwp"), ("-gdwarf-5", "llvm-dwp")] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("gcc -O2 {version} -o plain inlines.c"));
+        workshop.sh(&format!("gcc -O2 {version} -gsplit-dwarf -c inlines.c"));
+        workshop.sh("gcc -o program inlines.o");
+        workshop.sh(&format!("{packer} -e program -o program.dwp"));
+        workshop.sh("rm inlines.dwo");
+        let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
+        assert!(placed > 300 && inlined > 50, "{version} {packer}: {placed} {inlined}");
+    }
+}
+
+#[test]
+fn a_missing_split_unit_leaves_functions_and_lines() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -gsplit-dwarf -c inlines.c");
+    workshop.sh("gcc -o program inlines.o");
+    let keep = symbol(&workshop, "program", "keep");
+    let named = workshop.named("program");
+    let inlined = (keep..).find(|&address| named.at(address).len() == 3).expect("an address of inlined functions");
+
+    workshop.sh("rm inlines.dwo");
+    let functions = workshop.named("program").at(inlined);
+    assert_eq!(functions.len(), 1);
+    assert_eq!((functions[0].name.as_str(), functions[0].offset), ("keep", Some(inlined - keep)));
+    assert!(functions[0].line.is_some());
+}
+
+#[test]
+fn a_debug_file_by_build_id() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -Wl,--build-id=sha1 -o plain inlines.c");
+    workshop.sh("objcopy --only-keep-debug plain plain.debug");
+    workshop.sh("strip -o program plain");
+    let build_id = workshop.build_id_path("plain");
+    workshop.install("plain.debug", &build_id);
+    let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
+    assert!(placed > 300, "{placed}");
+}
+
+#[test]
+fn a_debug_file_by_link_and_checksum() {
+    for place in [".", ".debug", "debug"] {
+        let workshop = Workshop::new();
+        workshop.sh("gcc -O2 -g -Wl,--build-id=none -o plain inlines.c");
+        workshop.sh("eu-strip -f program.debug -o program plain");
+        let place = match place {
+            "debug" => workshop.debug_directory().join(workshop.path("").strip_prefix("/").expect("absolute")),
+            other => workshop.path(other),
+        };
+        std::fs::create_dir_all(&place).expect("created");
+        std::fs::rename(workshop.path("program.debug"), place.join("program.debug")).expect("moved");
+        let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
+        assert!(placed > 300, "{}: {placed}", place.display());
+    }
+}
+
+#[test]
+fn a_debug_file_of_another_build_is_not_used() {
+    for build_id in ["none", "sha1"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("gcc -O2 -g -Wl,--build-id={build_id} -o plain inlines.c"));
+        workshop.sh(&format!("gcc -O1 -g -Wl,--build-id={build_id} -o other inlines.c"));
+        workshop.sh("eu-strip -f program.debug -o program plain");
+        workshop.sh("objcopy --only-keep-debug other program.debug");
+        let keep = symbol(&workshop, "plain", "keep");
+        let named = workshop.named("program");
+        assert_eq!(named.at(keep), [], "{build_id}");
+        assert!(named.loaded.gap.is_some());
+    }
+}
+
+#[test]
+fn dwz_with_an_alternate_file() {
+    for (version, found) in [("-gdwarf-4", "by path"), ("-gdwarf-5", "by path"), ("-gdwarf-5", "by build id")] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("g++ -O2 {version} -Wl,--build-id=sha1 -o plain shapes.cpp"));
+        workshop.sh(&format!("g++ -O1 {version} -Wl,--build-id=sha1 -o second shapes.cpp"));
+        workshop.sh("cp plain program");
+        workshop.sh("dwz -m alternate -r program second");
+        if found == "by build id" {
+            let build_id = workshop.build_id_path("alternate");
+            workshop.install("alternate", &build_id);
+        }
+        let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
+        assert!(placed > 300 && inlined > 100, "{version} {found}: {placed} {inlined}");
+    }
+}
+
+#[test]
+fn mini_debug_info() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -rdynamic -o plain inlines.c");
+    workshop.sh("objcopy --only-keep-debug plain mini");
+    workshop.sh("objcopy -S --remove-section=.comment mini");
+    workshop.sh("cp plain mini");
+    // Fedora's recipe: keep the functions that .dynsym lacks.
+    workshop.sh("objcopy -S --keep-symbol=scaled.constprop.0 --keep-symbol=scaled mini");
+    workshop.sh("xz -k mini");
+    workshop.sh("strip -o stripped plain");
+    workshop.sh("objcopy --add-section .gnu_debugdata=mini.xz stripped program");
+    let scaled = workshop.sh("nm plain");
+    let scaled = scaled.lines().find(|line| line.contains("scaled")).expect("a static function");
+    let address = u64::from_str_radix(&scaled[..16], 16).expect("an address");
+    let keep = symbol(&workshop, "plain", "keep");
+
+    let named = workshop.named("program");
+    assert!(named.at(address)[0].name.starts_with("scaled"), "from .gnu_debugdata");
+    assert_eq!(named.at(keep + 2)[0].name, "keep", "from .dynsym");
+    assert_eq!(named.at(keep + 2)[0].offset, Some(2));
+}
+
+#[test]
+fn symbols_without_debug_information() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -o program inlines.c");
+    let named = workshop.named("program");
+    let keep = symbol(&workshop, "program", "keep");
+    let functions = named.at(keep + 3);
+    assert_eq!(functions.len(), 1);
+    assert_eq!((functions[0].name.as_str(), functions[0].offset, &functions[0].file), ("keep", Some(3), &None));
+    assert!(named.loaded.gap.as_deref().is_some_and(|gap| gap.contains("no debug information (build id ")));
+}
+
+#[test]
+fn a_stripped_program_has_no_names() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -o plain inlines.c");
+    workshop.sh("strip -o program plain");
+    let keep = symbol(&workshop, "plain", "keep");
+    let named = workshop.named("program");
+    assert_eq!(named.at(keep), []);
+    assert!(named.loaded.gap.as_deref().is_some_and(|gap| gap.starts_with("no symbols and no debug information")));
+}
+
+#[test]
+fn debug_information_names_functions_that_lost_their_symbols() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -o plain inlines.c");
+    workshop.sh("objcopy --strip-symbol=keep --strip-symbol=tail plain program");
+    let keep = symbol(&workshop, "plain", "keep");
+    let functions = workshop.named("program").at(keep + 4);
+    let real = functions.last().expect("a function");
+    assert_eq!((real.name.as_str(), real.offset, real.inlined), ("keep", Some(4), false));
+}
+
+#[test]
+fn a_callers_line_is_that_of_the_call() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O0 -g -o program inlines.c");
+    let code = workshop.sh("objdump -d --no-show-raw-insn program");
+    let call = code
+        .lines()
+        .skip_while(|line| !line.contains("<may_fail>:"))
+        .find(|line| line.contains("call") && line.contains("<fail>"));
+    let next = code.lines().skip_while(|line| Some(*line) != call).nth(1).expect("an instruction after the call");
+    let address =
+        |line: &str| u64::from_str_radix(line.trim().split(':').next().expect("an address"), 16).expect("hexadecimal");
+
+    let return_address = address(next);
+    let functions = workshop.named("program").of_kind(return_address, FrameKind::ReturnAddress);
+    let may_fail = symbol(&workshop, "program", "may_fail");
+    assert_eq!((functions[0].name.as_str(), functions[0].offset), ("may_fail", Some(return_address - may_fail)));
+    let source = std::fs::read_to_string(workshop.path("inlines.c")).expect("the source");
+    let line = functions[0].line.expect("a line") as usize;
+    assert_eq!(source.lines().nth(line - 1).map(str::trim), Some("fail(\"value\");"));
+}
+
+/// The address of a symbol.
+fn symbol(workshop: &Workshop, program: &str, name: &str) -> u64 {
+    let table = workshop.sh(&format!("nm {program}"));
+    let line = table.lines().find(|line| line.split(' ').nth(2) == Some(name)).expect("the symbol");
+    u64::from_str_radix(&line[..16], 16).expect("an address")
+}

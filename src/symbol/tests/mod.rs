@@ -1,0 +1,6 @@
+//! Names compared with those of binutils' `addr2line`, for programs packed in every way that debug information comes in.
+
+mod flavours;
+mod hostile;
+mod oracle;
+mod workshop;

@@ -1,0 +1,54 @@
+// Namespaces, methods, templates, constructors, lambdas, operators, exceptions.
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace shapes {
+
+struct Shape {
+    explicit Shape(std::string name) : name(std::move(name)) {}
+    virtual ~Shape() = default;
+    virtual double area() const = 0;
+    std::string name;
+};
+
+struct Square final : Shape {
+    explicit Square(double side) : Shape("square"), side(side) {}
+    double area() const override { return side * side; }
+    double side;
+};
+
+template <typename T> struct Pool {
+    std::vector<std::unique_ptr<T>> items;
+
+    template <typename... Arguments> __attribute__((noinline)) T &make(Arguments &&...arguments) {
+        items.push_back(std::make_unique<T>(std::forward<Arguments>(arguments)...));
+        return *items.back();
+    }
+};
+
+namespace {
+__attribute__((noinline)) double hidden(const Shape &shape) {
+    if (shape.area() < 0)
+        throw std::runtime_error("negative " + shape.name);
+    return shape.area();
+}
+} // namespace
+
+__attribute__((noinline)) bool operator<(const Shape &one, const Shape &other) { return one.area() < other.area(); }
+
+} // namespace shapes
+
+int main(int argc, char **) {
+    shapes::Pool<shapes::Square> pool;
+    auto grow = [&pool](double side) __attribute__((noinline)) { return shapes::hidden(pool.make(side)); };
+    double sum = grow(argc) + grow(argc + 1);
+    try {
+        sum += std::stod(std::string(static_cast<size_t>(argc), '1'));
+    } catch (const std::exception &) {
+        sum -= 1;
+    }
+    return *pool.items[0] < *pool.items[1] && sum < 0;
+}
