@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use memleax_platform::MappedFile;
+use memleax_platform::{MappedFile, SharedBytes};
 use object::LittleEndian;
 use object::elf::{ET_EXEC, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -27,6 +27,15 @@ impl Image {
             Image::Memory(bytes) => bytes,
         }
     }
+
+    /// All bytes, without a lifetime.
+    #[must_use]
+    pub fn shared(&self) -> SharedBytes {
+        match self {
+            Image::File(file) => Arc::clone(file).into(),
+            Image::Memory(bytes) => Arc::clone(bytes).into(),
+        }
+    }
 }
 
 /// A loadable segment (`PT_LOAD`), as its file states it.
@@ -47,6 +56,8 @@ pub struct Segment {
 pub(super) struct Layout {
     /// Mapped at its own addresses, bias 0 (`ET_EXEC`).
     pub(super) fixed: bool,
+    /// Where the kernel or the dynamic linker starts it (`e_entry`).
+    pub(super) entry: u64,
     /// In ascending order of address.
     pub(super) segments: Vec<Segment>,
     /// Address of `.eh_frame_hdr` (`PT_GNU_EH_FRAME`), which is known even where section headers are stripped.
@@ -66,6 +77,7 @@ impl Layout {
         let program_headers = header.program_headers(endian, bytes).map_err(|error| error.to_string())?;
         let mut layout = Layout {
             fixed: header.e_type(endian) == ET_EXEC,
+            entry: header.e_entry(endian),
             segments: Vec::new(),
             eh_frame_hdr: None,
             build_id: None,

@@ -43,6 +43,8 @@ pub struct Module {
     pub build_id: Option<Box<[u8]>>,
     /// Its loadable segments, in ascending order; from the mappings where the file is unknown.
     pub segments: Vec<Segment>,
+    /// Its first instruction, as the file counts addresses; 0 if it is not to be started.
+    pub(super) entry: u64,
     /// Where `.eh_frame_hdr` is, as the file counts addresses.
     pub(super) eh_frame_hdr: Option<Range<u64>>,
 }
@@ -68,6 +70,7 @@ impl Module {
             image_error: None,
             build_id: layout.build_id,
             segments: layout.segments,
+            entry: layout.entry,
             eh_frame_hdr: layout.eh_frame_hdr,
         }
     }

@@ -127,6 +127,11 @@ impl ModuleMap {
         &self.table
     }
 
+    /// Every segment of every live module, rounded to pages, ascending; with the index into [`live`](Self::live).
+    pub(super) fn spans(&self) -> &[(Range<u64>, usize)] {
+        &self.spans
+    }
+
     /// Makes the file mapped with this bias a live module: the one of before, if it is the same.
     fn adopt(&mut self, file: &FileMappings<'_>, opened: &Opened, bias: u64, auxiliary: &AuxiliaryVector) {
         let mut module = Module::from_layout(
@@ -215,6 +220,7 @@ impl Opened {
         Opened {
             layout: Layout {
                 fixed: false,
+                entry: module.entry,
                 segments: module.segments.clone(),
                 eh_frame_hdr: module.eh_frame_hdr.clone(),
                 build_id: module.build_id.clone(),

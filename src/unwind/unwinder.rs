@@ -1,73 +1,65 @@
 //! The walk from registers and stack to a backtrace.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use memleax_platform::Registers;
 
+use super::call_site;
+use super::cfi::Cfi;
+use super::evaluate::{self, Context};
 use super::image::Image;
 use super::module::Module;
 use super::module_map::ModuleMap;
-use crate::event::{Backtrace, Ending, Frame, FrameKind};
-
-/// One frame of a [`RawBacktrace`]: a run-time address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct RawFrame {
-    /// The instruction, or the one after the call.
-    pub pc: u64,
-    /// Which of both.
-    pub kind: FrameKind,
-}
-
-/// A call stack by run-time addresses, meant to be used again for each unwinding: so it costs no allocation.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct RawBacktrace {
-    /// Innermost first.
-    pub frames: Vec<RawFrame>,
-    /// Why it ends.
-    pub ending: Ending,
-    /// See [`Backtrace::by_frame_pointer`].
-    pub by_frame_pointer: bool,
-}
-
-impl Default for RawBacktrace {
-    fn default() -> Self {
-        RawBacktrace { frames: Vec::new(), ending: Ending::UnknownCode, by_frame_pointer: false }
-    }
-}
-
-impl RawBacktrace {
-    /// The same, relative to the modules that are mapped now.
-    #[must_use]
-    pub fn to_backtrace(&self, modules: &ModuleMap) -> Backtrace {
-        let frames = self.frames.iter().map(|frame| {
-            // A call that never returns may be the last instruction of its module's segment.
-            let within = match frame.kind {
-                FrameKind::Exact => frame.pc,
-                FrameKind::ReturnAddress => frame.pc.wrapping_sub(1),
-            };
-            match modules.lookup(within) {
-                Some((module, _)) => {
-                    Frame { module: Some(module.id), kind: frame.kind, address: module.file_address(frame.pc) }
-                }
-                None => Frame { module: None, kind: frame.kind, address: frame.pc },
-            }
-        });
-        Backtrace { frames: frames.collect(), ending: self.ending, by_frame_pointer: self.by_frame_pointer }
-    }
-}
+use super::raw_backtrace::{RawBacktrace, RawFrame};
+use super::registers::{FrameRegisters, Number, RBP, RIP, RSP, ReadWord};
+use super::rule::{FrameRule, Rule, signal};
+use super::rule_cache::RuleCache;
+use crate::event::{Ending, FrameKind};
 
 /// Walks stacks by the call frame information of the live modules.
-#[derive(Debug, Default)]
 pub struct Unwinder {
-    live: Vec<Arc<Module>>,
+    live: Live,
+    rules: RuleCache,
+    context: Box<Context>,
+}
+
+/// The live modules, and how to unwind through them.
+#[derive(Default)]
+struct Live {
+    modules: Vec<(Arc<Module>, Cfi)>,
+    /// Their segments, rounded to pages, ascending; with the index into `modules`.
+    spans: Vec<(Range<u64>, usize)>,
+}
+
+/// One walk along a stack.
+struct Walk<'r, 'm> {
+    /// Of the frame that was reached.
+    registers: FrameRegisters,
+    read: &'r mut ReadWord<'m>,
+    by_frame_pointer: bool,
+    /// How often the walk went on at a lower address: on another stack.
+    stack_switches: u32,
+}
+
+impl Default for Unwinder {
+    fn default() -> Self {
+        Unwinder { live: Live::default(), rules: RuleCache::new(), context: Box::new(Context::new()) }
+    }
 }
 
 impl Unwinder {
     /// Learns of the modules that are live now; to be called after each [`ModuleMap::refresh`] that changed something.
-    /// `debug_file` finds the separate debug file of a module without unwind information of its own.
+    /// `debug_file` finds the separate debug file of a module that says little of its frames itself.
     pub fn update(&mut self, modules: &ModuleMap, debug_file: &mut dyn FnMut(&Module) -> Option<Image>) {
-        self.live = modules.live().to_vec();
-        self.live.iter().for_each(|module| drop(debug_file(module)));
+        let mut before = std::mem::take(&mut self.live.modules);
+        for module in modules.live() {
+            let known = before.iter().position(|(other, _)| other.id == module.id);
+            let cfi = known.map_or_else(|| cfi_of(module, debug_file), |index| before.swap_remove(index).1);
+            self.live.modules.push((Arc::clone(module), cfi));
+        }
+        self.live.spans = modules.spans().to_vec();
+        self.rules.clear();
     }
 
     /// The stack of a thread at the first instruction of a function: `registers.rip` is the function, the return
@@ -80,30 +72,208 @@ impl Unwinder {
         depth: usize,
         backtrace: &mut RawBacktrace,
     ) {
-        backtrace.frames.clear();
-        backtrace.by_frame_pointer = false;
-        backtrace.frames.push(RawFrame { pc: registers.rip, kind: FrameKind::Exact });
-        backtrace.ending = match read(registers.rsp) {
-            None => Ending::UnreadableStack,
-            Some(_) if depth < 2 => Ending::DepthLimit,
-            Some(pc) => {
-                backtrace.frames.push(RawFrame { pc, kind: FrameKind::ReturnAddress });
-                Ending::NoUnwindInfo
-            }
-        };
+        let mut walk = Walk::new(registers, read);
+        backtrace.begin(registers.rip);
+        let called = FrameRule::AT_ENTRY.step(&mut walk.registers, walk.read);
+        let next = called.map(|()| FrameKind::ReturnAddress).ok_or(Ending::UnreadableStack);
+        self.walk(&mut walk, next, depth, backtrace);
     }
 
     /// The stack of a thread stopped anywhere.
     pub fn unwind_from_registers(
         &mut self,
         registers: &Registers,
-        _read: &mut dyn FnMut(u64) -> Option<u64>,
-        _depth: usize,
+        read: &mut dyn FnMut(u64) -> Option<u64>,
+        depth: usize,
         backtrace: &mut RawBacktrace,
     ) {
-        backtrace.frames.clear();
-        backtrace.by_frame_pointer = false;
-        backtrace.frames.push(RawFrame { pc: registers.rip, kind: FrameKind::Exact });
-        backtrace.ending = Ending::NoUnwindInfo;
+        let mut walk = Walk::new(registers, read);
+        backtrace.begin(registers.rip);
+        let next = self.step(&mut walk, &mut RawFrame { pc: registers.rip, kind: FrameKind::Exact });
+        self.walk(&mut walk, next, depth, backtrace);
     }
+
+    /// Goes on from the step that `next` is the result of.
+    fn walk(
+        &mut self,
+        walk: &mut Walk<'_, '_>,
+        mut next: Result<FrameKind, Ending>,
+        depth: usize,
+        backtrace: &mut RawBacktrace,
+    ) {
+        backtrace.ending = loop {
+            let (kind, pc) = match next.and_then(|kind| Ok((kind, walk.get(RIP)?))) {
+                Ok((_, 0)) => break Ending::Complete,
+                Ok(caller) => caller,
+                Err(ending) => break ending,
+            };
+            if backtrace.frames.len() >= depth {
+                break Ending::DepthLimit;
+            }
+            let mut frame = RawFrame { pc, kind };
+            next = self.step(walk, &mut frame);
+            backtrace.frames.push(frame);
+        };
+        backtrace.by_frame_pointer = walk.by_frame_pointer;
+    }
+
+    /// Turns a frame's registers into its caller's; returns what the caller's pc is, or why there is no caller.
+    fn step(&mut self, walk: &mut Walk<'_, '_>, frame: &mut RawFrame) -> Result<FrameKind, Ending> {
+        let stack = walk.get(RSP)?;
+        let next = match self.rule_of(frame) {
+            Rule::Frame(rule) => {
+                rule.step(&mut walk.registers, walk.read).ok_or(Ending::UnreadableStack)?;
+                FrameKind::ReturnAddress
+            }
+            Rule::Evaluate => {
+                let (module, cfi, lookup) = self.live.find(*frame).ok_or(Ending::NoUnwindInfo)?;
+                let address = module.file_address(lookup);
+                evaluate::step(cfi, address, &mut self.context, &mut walk.registers, walk.read)?
+            }
+            Rule::FramePointer => self.step_by_frame_pointer(walk, stack)?,
+            Rule::UnknownCode if !is_trampoline_in_memory(frame.pc, walk.read) => return Err(Ending::UnknownCode),
+            Rule::Signal | Rule::UnknownCode => {
+                signal::step(&mut walk.registers, walk.read).ok_or(Ending::UnreadableStack)?;
+                FrameKind::Exact
+            }
+            Rule::NeverCalled => {
+                frame.kind = FrameKind::Exact;
+                return Err(Ending::Complete);
+            }
+            Rule::Outermost => return Err(Ending::Complete),
+            Rule::Missing => return Err(Ending::NoUnwindInfo),
+        };
+        // A signal handler may have a stack of its own anywhere.
+        if next == FrameKind::ReturnAddress && walk.get(RSP)? <= stack {
+            self.check_stack_switch(walk)?;
+        }
+        Ok(next)
+    }
+
+    fn rule_of(&mut self, frame: &RawFrame) -> Rule {
+        // Few frames are interrupted by signals: no need to remember those.
+        if frame.kind == FrameKind::Exact {
+            return self.find_rule(*frame);
+        }
+        if let Some(rule) = self.rules.get(frame.pc) {
+            return rule;
+        }
+        let rule = self.find_rule(*frame);
+        self.rules.insert(frame.pc, rule);
+        rule
+    }
+
+    fn find_rule(&mut self, frame: RawFrame) -> Rule {
+        let Some((module, cfi, lookup)) = self.live.find(frame) else { return Rule::UnknownCode };
+        let (pc, lookup) = (module.file_address(frame.pc), module.file_address(lookup));
+        if module.image_bytes_from(pc).is_some_and(signal::is_trampoline) {
+            return Rule::Signal;
+        }
+        if frame.kind == FrameKind::ReturnAddress && cfi.starts_at(pc) && !self.live.follows_call(frame.pc) {
+            return Rule::NeverCalled;
+        }
+        match evaluate::rule(cfi, lookup, &mut self.context) {
+            Rule::Missing if is_entry_code(module, lookup) => Rule::Outermost,
+            Rule::Missing if cfi.is_empty() => Rule::FramePointer,
+            rule => rule,
+        }
+    }
+
+    /// The caller of code without unwind information, if it keeps a frame pointer: `push %rbp; mov %rsp, %rbp`.
+    fn step_by_frame_pointer(&self, walk: &mut Walk<'_, '_>, stack: u64) -> Result<FrameKind, Ending> {
+        let frame_pointer = walk.get(RBP)?;
+        // The psABI (3.4.1) asks that the outermost frame be marked so.
+        if frame_pointer == 0 {
+            return Err(Ending::Complete);
+        }
+        if frame_pointer % 8 != 0 || frame_pointer < stack {
+            return Err(Ending::NoUnwindInfo);
+        }
+        let return_address = (walk.read)(frame_pointer.wrapping_add(8)).ok_or(Ending::NoUnwindInfo)?;
+        if !self.live.follows_call(return_address) {
+            return Err(Ending::NoUnwindInfo);
+        }
+        walk.registers.set_saved_at(RBP, frame_pointer);
+        walk.registers.set(RSP, frame_pointer.wrapping_add(16));
+        walk.registers.set(RIP, return_address);
+        walk.by_frame_pointer = true;
+        Ok(FrameKind::ReturnAddress)
+    }
+
+    /// A caller at a lower address is on another stack (coroutines, `-fsplit-stack`), or the walk is lost.
+    fn check_stack_switch(&self, walk: &mut Walk<'_, '_>) -> Result<(), Ending> {
+        /// More than nested stacks need; ends loops.
+        const MOST: u32 = 8;
+        let pc = walk.get(RIP)?;
+        walk.stack_switches += 1;
+        if walk.stack_switches <= MOST && (pc == 0 || self.live.follows_call(pc)) {
+            Ok(())
+        } else {
+            Err(Ending::Inconsistent)
+        }
+    }
+}
+
+impl Live {
+    /// The module of a frame, and the address to look up in it: a call may be the last instruction of its function.
+    fn find(&self, frame: RawFrame) -> Option<(&Module, &Cfi, u64)> {
+        let lookup = match frame.kind {
+            FrameKind::Exact => frame.pc,
+            FrameKind::ReturnAddress => frame.pc.wrapping_sub(1),
+        };
+        let after = self.spans.partition_point(|(range, _)| range.start <= lookup);
+        let (range, index) = self.spans.get(after.checked_sub(1)?)?;
+        let (module, cfi) = &self.modules[*index];
+        range.contains(&lookup).then_some((module, cfi, lookup))
+    }
+
+    /// True if the instruction before `return_address` is a call.
+    fn follows_call(&self, return_address: u64) -> bool {
+        let frame = RawFrame { pc: return_address, kind: FrameKind::ReturnAddress };
+        self.find(frame).is_some_and(|(module, ..)| {
+            let end = module.file_address(return_address);
+            let before = |length: usize| module.image_bytes(end.wrapping_sub(length as u64), length);
+            (1..=call_site::LONGEST).rev().find_map(before).is_some_and(call_site::ends_with_call)
+        })
+    }
+}
+
+impl<'r, 'm> Walk<'r, 'm> {
+    fn new(registers: &Registers, read: &'r mut ReadWord<'m>) -> Self {
+        Walk { registers: FrameRegisters::new(registers), read, by_frame_pointer: false, stack_switches: 0 }
+    }
+
+    fn get(&mut self, register: Number) -> Result<u64, Ending> {
+        self.registers.get(register, self.read).ok_or(Ending::UnreadableStack)
+    }
+}
+
+/// A module's own call frame information, and that of its separate debug file if there is little.
+fn cfi_of(module: &Module, debug_file: &mut dyn FnMut(&Module) -> Option<Image>) -> Cfi {
+    /// Less than a byte of frame description for so many of code is that of start-up code only (musl).
+    const SPARSE: usize = 100;
+    let mut cfi = Cfi::of_module(module);
+    let code: u64 = module.segments.iter().filter(|segment| segment.executable).map(|it| it.file_size).sum();
+    if (cfi.size() as u64) < code / SPARSE as u64
+        && let Some(image) = debug_file(module)
+    {
+        cfi.add_debug_frame(Cfi::of_image(&image));
+    }
+    cfi
+}
+
+/// True for the code where the kernel starts a program or its dynamic linker, which often has no description.
+fn is_entry_code(module: &Module, address: u64) -> bool {
+    /// A little more than that of any C library.
+    const LENGTH: u64 = 64;
+    module.entry != 0 && (module.entry..module.entry + LENGTH).contains(&address)
+}
+
+/// True if the code at `pc`, in no module, is a signal trampoline.
+fn is_trampoline_in_memory(pc: u64, read: &mut ReadWord<'_>) -> bool {
+    let (Some(first), Some(second)) = (read(pc), read(pc.wrapping_add(8))) else { return false };
+    let mut code = [0; 16];
+    code[..8].copy_from_slice(&first.to_le_bytes());
+    code[8..].copy_from_slice(&second.to_le_bytes());
+    signal::is_trampoline(&code)
 }

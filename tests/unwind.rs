@@ -1,0 +1,229 @@
+//! The unwinder against gdb's, on real processes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use memleax::event::Ending;
+use memleax::unwind::{ModuleMap, RawBacktrace, Unwinder};
+use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Registers};
+use memleax_targets::Target;
+
+/// One stop of a program, as `tests/unwind/stops.py` writes it.
+#[derive(Default)]
+struct Stop {
+    registers: BTreeMap<String, u64>,
+    memory: Vec<(u64, Vec<u8>)>,
+    /// By gdb: pc, and whether it is a signal trampoline's.
+    frames: Vec<(u64, bool)>,
+    end: String,
+}
+
+fn hex(text: &str) -> u64 {
+    u64::from_str_radix(text, 16).expect("a hexadecimal number")
+}
+
+fn parse(text: &str) -> (Vec<Stop>, Vec<Mapping>) {
+    let (mut stops, mut mappings): (Vec<Stop>, Vec<Mapping>) = Default::default();
+    for line in text.lines() {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if word == "stop" {
+            stops.push(Stop::default());
+            continue;
+        }
+        if word == "map" {
+            mappings.push(mapping(rest));
+            continue;
+        }
+        let stop = stops.last_mut().expect("a stop");
+        let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
+        match word {
+            "reg" => drop(stop.registers.insert(first.to_owned(), hex(second))),
+            "memory" => {
+                let bytes = (0..second.len()).step_by(2).map(|at| hex(&second[at..at + 2]) as u8).collect();
+                stop.memory.push((hex(first), bytes));
+            }
+            "frame" => stop.frames.push((hex(first), second == "signal")),
+            "end" => stop.end = rest.to_owned(),
+            other => panic!("unknown line: {other}"),
+        }
+    }
+    (stops, mappings)
+}
+
+/// A line of `/proc/PID/maps`.
+fn mapping(line: &str) -> Mapping {
+    let mut fields = line.split_whitespace();
+    let (start, end) = fields.next().and_then(|range| range.split_once('-')).expect("a range");
+    let permissions = fields.next().expect("permissions").as_bytes().to_owned();
+    let offset = hex(fields.next().expect("an offset"));
+    let (major, minor) = fields.next().and_then(|device| device.split_once(':')).expect("a device");
+    let inode = fields.next().and_then(|inode| inode.parse().ok()).expect("an inode");
+    Mapping {
+        start: hex(start),
+        end: hex(end),
+        offset,
+        readable: permissions[0] == b'r',
+        writable: permissions[1] == b'w',
+        executable: permissions[2] == b'x',
+        shared: permissions[3] == b's',
+        file_id: (hex(major) << 8 | hex(minor), inode),
+        path: fields.next().unwrap_or_default().into(),
+        deleted: false,
+    }
+}
+
+fn modules(mappings: &[Mapping]) -> ModuleMap {
+    let mut modules = ModuleMap::default();
+    let mut open = |mapping: &Mapping| MappedFile::new(&File::open(&mapping.path)?);
+    let auxiliary = AuxiliaryVector::default();
+    modules.refresh(mappings, &auxiliary, &mut open, &mut |_, _| 0);
+    modules
+}
+
+fn registers(of: &BTreeMap<String, u64>) -> Registers {
+    let get = |name: &str| of[name];
+    Registers {
+        r15: get("r15"),
+        r14: get("r14"),
+        r13: get("r13"),
+        r12: get("r12"),
+        rbp: get("rbp"),
+        rbx: get("rbx"),
+        r11: get("r11"),
+        r10: get("r10"),
+        r9: get("r9"),
+        r8: get("r8"),
+        rax: get("rax"),
+        rcx: get("rcx"),
+        rdx: get("rdx"),
+        rsi: get("rsi"),
+        rdi: get("rdi"),
+        rip: get("rip"),
+        rsp: get("rsp"),
+        rflags: 0,
+    }
+}
+
+impl Stop {
+    fn read(&self, address: u64) -> Option<u64> {
+        self.memory.iter().find_map(|(start, bytes)| {
+            let at = usize::try_from(address.checked_sub(*start)?).ok()?;
+            Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+        })
+    }
+}
+
+/// How to run a program under gdb.
+struct Run<'a> {
+    program: &'a Path,
+    arguments: &'a [&'a str],
+    at: &'a str,
+    stops: u32,
+    steps: u32,
+}
+
+/// Runs the program under gdb and returns what it wrote down. `None`, with the reason, where gdb is missing.
+fn stops(run: &Run<'_>) -> Option<(Vec<Stop>, Vec<Mapping>)> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("stops");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unwind/stops.py");
+    let gdb = Command::new("gdb")
+        .args(["-nx", "-batch", "-x"])
+        .arg(script)
+        .arg("--args")
+        .arg(run.program)
+        .args(run.arguments)
+        .env("STOPS_FILE", &file)
+        .env("STOPS_AT", run.at)
+        .env("STOPS_COUNT", run.stops.to_string())
+        .env("STOPS_STEPS", run.steps.to_string())
+        .stdin(Stdio::null())
+        .output();
+    let output = match gdb {
+        Err(error) if std::env::var_os("CI").is_none() => {
+            eprintln!("not compared: cannot run gdb: {error}; install it (scripts/setup.sh test)");
+            return None;
+        }
+        output => output.expect("gdb"),
+    };
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    let parsed = parse(&text);
+    assert!(
+        parsed.0.len() >= 5,
+        "gdb: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(parsed)
+}
+
+/// Unwinds every stop and compares the frames with gdb's; the number of stops compared. Where the program's own code
+/// ends gdb goes on with what it happens to find on the stack; there ours must say that the stack is complete.
+fn compare(run: &Run<'_>) -> Option<usize> {
+    let (stops, mappings) = stops(run)?;
+    let modules = modules(&mappings);
+    let mut unwinder = Unwinder::default();
+    unwinder.update(&modules, &mut |_| None);
+    let mut backtrace = RawBacktrace::default();
+    let mut failures = Vec::new();
+    for (index, stop) in stops.iter().enumerate() {
+        let mut read = |address| stop.read(address);
+        unwinder.unwind_from_registers(&registers(&stop.registers), &mut read, 200, &mut backtrace);
+        let in_code = stop.frames.iter().take_while(|frame| modules.is_code(frame.0));
+        let expected: Vec<u64> = in_code.map(|frame| frame.0).collect();
+        let found: Vec<u64> = backtrace.frames.iter().map(|frame| frame.pc).collect();
+        if found != expected || backtrace.ending != Ending::Complete || backtrace.by_frame_pointer {
+            failures.push(format!(
+                "stop {index}, {:?}, frame pointer {}\n  ours {}\n  gdb  {} ({})",
+                backtrace.ending,
+                backtrace.by_frame_pointer,
+                names(&modules, &found),
+                names(&modules, &expected),
+                stop.end
+            ));
+        }
+    }
+    let shown = failures.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(failures.is_empty(), "{} of {} stops differ:\n{shown}", failures.len(), stops.len());
+    Some(stops.len())
+}
+
+fn names(modules: &ModuleMap, frames: &[u64]) -> String {
+    let name = |&pc: &u64| match modules.lookup(pc) {
+        Some((module, address)) => format!("{}+{address:x}", module.path.file_name().unwrap_or_default().display()),
+        None => format!("{pc:x}"),
+    };
+    frames.iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+fn compare_frames(target: &Target, at: &str, stops: u32, steps: u32) {
+    let program = target.build();
+    compare(&Run { program: &program.path, arguments: &[], at, stops, steps });
+}
+
+#[test]
+fn frames_of_cpp() {
+    compare_frames(&Target::cpp("frames"), "malloc", 200, 0);
+}
+
+#[test]
+fn frames_of_cpp_at_each_instruction() {
+    compare_frames(&Target::cpp("frames"), "leaf;handler", 30, 60);
+}
+
+#[test]
+fn frames_of_a_static_program() {
+    compare_frames(&Target::cpp("frames").flags(&["-static"]), "malloc", 200, 0);
+}
+
+#[test]
+fn frames_of_a_program_without_pie_and_binary_search_table() {
+    compare_frames(&Target::cpp("frames").flags(&["-static", "-no-pie", "-Wl,--no-eh-frame-hdr"]), "malloc", 200, 0);
+}
+
+#[test]
+fn frames_of_a_stripped_program() {
+    compare_frames(&Target::cpp("frames").flags(&["-O3", "-march=x86-64-v3"]).stripped(), "malloc", 200, 0);
+}
