@@ -1,4 +1,4 @@
-//! What a source tells the tracker: events, the call stacks they name, and when they happened.
+//! What a source tells: events, the call stacks they name, when they happened; and remarks for the user.
 
 use std::time::Duration;
 
@@ -176,4 +176,24 @@ pub enum Loss {
     NeverReturned,
     /// An allocation whose stack could not be read at all.
     NoStack,
+}
+
+/// What is hooked in one module, for the start lines.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HookedModule {
+    /// The module's path as the target sees it.
+    pub path: String,
+    /// Names of the functions that are observed, in order of address.
+    pub functions: Vec<&'static str>,
+}
+
+/// A remark of the source that the user must see, at the start or while monitoring goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// Allocator functions are observed in this module from now on.
+    Hooked(HookedModule),
+    /// Something cannot be seen or done; what, why, and what it costs.
+    Warning(String),
+    /// The target replaced its program by exec; monitoring goes on with the new one (its path).
+    Exec(String),
 }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod ptrace;
+pub mod report;
 pub mod source;
 pub mod stack;
 pub mod symbol;

@@ -2,7 +2,7 @@
 
 use memleax_platform::ExitStatus;
 
-pub use crate::event::Sink;
+pub use crate::event::{HookedModule, Notice, Sink};
 use crate::stack::StackTable;
 use crate::unwind::ModuleTable;
 
@@ -13,26 +13,6 @@ pub enum Progress {
     Running,
     /// The target ended by itself; there is nothing left to detach from.
     TargetEnded(ExitStatus),
-}
-
-/// What is hooked in one module, for the start lines.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HookedModule {
-    /// The module's path as the target sees it.
-    pub path: String,
-    /// Names of the functions that are observed, in order of address.
-    pub functions: Vec<&'static str>,
-}
-
-/// A remark of the source that the user must see, at the start or while monitoring goes on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Notice {
-    /// Allocator functions are observed in this module from now on.
-    Hooked(HookedModule),
-    /// Something cannot be seen or done; what, why, and what it costs.
-    Warning(String),
-    /// The target replaced its program by exec; monitoring goes on with the new one (its path).
-    Exec(String),
 }
 
 /// A way to observe a target. Created attached.

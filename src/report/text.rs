@@ -1,0 +1,359 @@
+//! The text that the original memleax made popular, line by line.
+//!
+//! ```text
+//! CallStack[3]: memory expires with 101 bytes, backtrace:
+//!     0x00007fd322bd8220  libc-2.17.so  malloc()+0
+//!     [inlined]           test  make()  foo.c:7
+//!     0x000000000040084e  test  foo()+14  foo.c:12
+//!     0x00007fd322c01234  libstripped.so+0x1234
+//!     0x0000000000400acb  test  main()+364  test.c:80
+//! ```
+//!
+//! A frame has an address, a module, and a function with source file and line as far as they are known: the module is
+//! followed by `+0x…`, the address in the module's file, where the function is not; it is `??` for code in no file.
+//! Functions that the compiler inlined stand above the one they are in, with `[inlined]` for an address. Nothing is printed
+//! beyond `main`; a stack that ends before says why in a last line that begins with `--`.
+
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use memleax_platform::{ExitStatus, Pid};
+
+use super::{End, NamedStack};
+use crate::event::{Ending, Loss, Notice, StackId};
+use crate::symbol::{Function, NamedFrame};
+use crate::tracker::{CallStackNumber, CallStackStatistics, Finding, Limit, Statistics, Tally};
+
+const HEADING: Style = Style::new().bold();
+const CALL_STACK: Style = AnsiColor::Cyan.on_default();
+const LEAK: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default();
+const FUNCTION: Style = Style::new().bold();
+const FAINT: Style = Style::new().dimmed();
+
+/// Writes the report as text, coloured; a writer that strips the colours leaves exactly the documented text.
+#[derive(Debug)]
+pub struct Text<W> {
+    output: W,
+}
+
+impl<W: Write> Text<W> {
+    /// Reports to `output`.
+    pub fn new(output: W) -> Text<W> {
+        Text { output }
+    }
+
+    /// What the report was written to.
+    pub fn output(&mut self) -> &mut W {
+        &mut self.output
+    }
+
+    /// The start line.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn begin(&mut self, target: Pid, backend: &str, expire: Duration) -> io::Result<()> {
+        writeln!(self.output, "{HEADING}== Begin monitoring process {target}...{HEADING:#}")?;
+        self.remark(&format!("Backend: {backend}. Memory expires after {} seconds.", whole_seconds(expire)))
+    }
+
+    /// A remark of the source.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        match notice {
+            Notice::Hooked(module) => {
+                self.remark(&format!("Hooked in {}: {}", module.path, module.functions.join(", ")))
+            }
+            Notice::Warning(text) => self.warning(text),
+            Notice::Exec(path) => {
+                self.remark(&format!("The target replaced its program by {path} (exec). Monitoring goes on."))
+            }
+        }
+    }
+
+    /// Something worth knowing.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn remark(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.output, "-- {}", Printable(text))
+    }
+
+    /// Something that makes the numbers wrong, or the target.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn warning(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.output, "{WARNING}Warning:{WARNING:#} {}", Printable(text))
+    }
+
+    /// A live line; with [`Finding::Expired`] comes its call stack.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
+        match *finding {
+            Finding::Expired { callstack, bytes, .. } => {
+                let callstack = Label(callstack);
+                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, backtrace:")?;
+                stack.map_or(Ok(()), |stack| self.backtrace(stack))
+            }
+            Finding::ExpiredAgain { callstack, bytes, count } => {
+                let callstack = Label(callstack);
+                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, {count} times again")
+            }
+            Finding::ExpiredFreed { callstack, after } => {
+                let (callstack, after) = (Label(callstack), after.as_secs());
+                writeln!(self.output, "{callstack}: expired-memory frees after {after} seconds")
+            }
+            Finding::Muted { callstack } => {
+                let callstack = Label(callstack);
+                writeln!(
+                    self.output,
+                    "{WARNING}Warning:{WARNING:#} too many expired-free at {callstack}. will not show this CallStack later"
+                )
+            }
+        }
+    }
+
+    /// Why monitoring ended.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn end(&mut self, end: End) -> io::Result<()> {
+        writeln!(self.output)?;
+        match end {
+            End::Terminated => self.heading(format_args!("Terminate monitoring.")),
+            End::TargetEnded(status) => {
+                self.heading(format_args!("Target process exit."))?;
+                match status {
+                    ExitStatus::Exited(0) => Ok(()),
+                    ExitStatus::Exited(status) => self.remark(&format!("Its exit status is {status}.")),
+                    ExitStatus::Killed(signal) => self.remark(&format!("It was killed by signal {}.", signal.0)),
+                }
+            }
+            End::Limit(Limit::ExpiredBlocks { callstack, count, freed }) => {
+                self.heading(format_args!("{count} memory blocks leaked at CallStack[{callstack}]."))?;
+                if freed > 0 {
+                    let text = "of them were freed since. Maybe you should set bigger expired time by `-e`.";
+                    self.remark(&format!("{freed} {text}"))?;
+                }
+                Ok(())
+            }
+            End::Limit(Limit::CallStacks { count }) => {
+                self.heading(format_args!("{count} CallStacks gets memory leak."))?;
+                self.remark("Maybe you should set bigger expired time by `-e`.")
+            }
+        }
+    }
+
+    /// The final statistics, and what they lack. `name` is asked for each call stack, in order.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn statistics(
+        &mut self,
+        statistics: &Statistics,
+        mut name: impl FnMut(StackId) -> NamedStack,
+    ) -> io::Result<()> {
+        if statistics.monitored < statistics.expire {
+            let needed = whole_seconds(statistics.expire);
+            self.heading(format_args!("Your monitoring time is too short. {needed} seconds is need."))?;
+        } else if statistics.call_stacks.is_empty() {
+            self.heading(format_args!("No expired memory blocks."))?;
+            writeln!(self.output)?;
+        } else {
+            self.heading(format_args!("Callstack statistics: (in ascending order)"))?;
+            writeln!(self.output)?;
+            for call_stack in &statistics.call_stacks {
+                self.call_stack(call_stack)?;
+                self.backtrace(&name(call_stack.stack))?;
+                writeln!(self.output)?;
+            }
+        }
+        self.shortcomings(statistics)
+    }
+
+    fn call_stack(&mut self, of: &CallStackStatistics) -> io::Result<()> {
+        let may_leak = of.may_leak();
+        writeln!(self.output, "{}: {LEAK}may-leak={}{LEAK:#}", Label(of.number), Counted(may_leak))?;
+        writeln!(self.output, "    expired={}, free_expired={}", Counted(of.expired), Counted(of.freed_expired))?;
+        writeln!(self.output, "    alloc={}, free={}", Counted(of.allocated), Counted(of.freed))?;
+        let seconds = of.freed_live_time.map_or([0; 3], |of| [of.min, of.max, of.average].map(|time| time.as_secs()));
+        let [min, max, average] = seconds;
+        writeln!(self.output, "    freed memory live time: min={min} max={max} average={average}")?;
+        writeln!(self.output, "    un-freed memory live time: max={}", of.unfreed_live_time.as_secs())
+    }
+
+    /// What the statistics do not tell, and what they tell wrongly.
+    fn shortcomings(&mut self, statistics: &Statistics) -> io::Result<()> {
+        let Statistics { unexpired, unseen_frees, dropped_by_exec, unknown_frees, .. } = statistics;
+        let blocks = |of: &Tally| format!("{} memory block{} ({} bytes)", of.count, plural(of.count), of.bytes);
+        if unexpired.count > 0 {
+            self.remark(&format!("{} still live at the end had not expired.", blocks(unexpired)))?;
+        }
+        if dropped_by_exec.count > 0 {
+            let text = "live when the target replaced its program (exec) went away with it.";
+            self.remark(&format!("{} {text}", blocks(dropped_by_exec)))?;
+        }
+        if *unknown_frees > 0 {
+            let text = "of memory not seen allocated, so from before monitoring began, ignored.";
+            self.remark(&format!("{unknown_frees} free{} {text}", plural(*unknown_frees)))?;
+        }
+        if unseen_frees.count > 0 {
+            let text = "replaced without a seen free: the address was handed out again. Counted as freed.";
+            self.warning(&format!("{} {text}", blocks(unseen_frees)))?;
+        }
+        for (loss, &count) in &statistics.losses {
+            let calls = |what: &str| format!("{count} {what}{}", plural(count));
+            let text = match loss {
+                Loss::ReturnUnobservable => {
+                    format!("{} not seen: no breakpoint could be set at the return address.", calls("allocation"))
+                }
+                Loss::NeverReturned => format!(
+                    "{} never returned (longjmp, exception, end of the thread): what they allocated is not counted.",
+                    calls("allocator call")
+                ),
+                Loss::NoStack => format!("{} without a backtrace: the stack could not be read.", calls("allocation")),
+            };
+            self.warning(&text)?;
+        }
+        Ok(())
+    }
+
+    fn heading(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        writeln!(self.output, "{HEADING}== {text}{HEADING:#}")
+    }
+
+    fn backtrace(&mut self, stack: &NamedStack) -> io::Result<()> {
+        let mut reached_main = false;
+        for frame in &stack.frames {
+            self.frame(frame)?;
+            reached_main = frame.functions.last().is_some_and(|function| function.name == "main");
+            if reached_main {
+                break;
+            }
+        }
+        if stack.by_frame_pointer {
+            self.stack_remark("found in part by frame pointers, for want of unwind information: may be wrong")?;
+        }
+        let why = match stack.ending {
+            _ if reached_main => return Ok(()),
+            Ending::Complete => return Ok(()),
+            Ending::DepthLimit => "cut off here by the depth limit (`-l`)",
+            Ending::NoUnwindInfo => "ends here: no unwind information for this address",
+            Ending::UnknownCode => "ends here: this code is in no file",
+            Ending::UnreadableStack => "ends here: the stack could not be read",
+            Ending::Inconsistent => "ends here: the unwind information contradicts the stack",
+        };
+        self.stack_remark(why)
+    }
+
+    fn stack_remark(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.output, "    {FAINT}-- backtrace {text}{FAINT:#}")
+    }
+
+    fn frame(&mut self, frame: &NamedFrame) -> io::Result<()> {
+        let address = frame.address;
+        let module = module_name(&frame.module);
+        let Some((called, inlined)) = frame.functions.split_last() else {
+            write!(self.output, "    {FAINT}0x{address:016x}{FAINT:#}  {}", Printable(module))?;
+            return if frame.module.is_empty() {
+                writeln!(self.output)
+            } else {
+                writeln!(self.output, "+0x{:x}", frame.offset)
+            };
+        };
+        for function in inlined {
+            // As wide as an address.
+            write!(self.output, "    {FAINT}{:18}{FAINT:#}  {}", "[inlined]", Printable(module))?;
+            self.function(function)?;
+        }
+        write!(self.output, "    {FAINT}0x{address:016x}{FAINT:#}  {}", Printable(module))?;
+        self.function(called)
+    }
+
+    fn function(&mut self, function: &Function) -> io::Result<()> {
+        let name = if function.name.is_empty() { "?" } else { &function.name };
+        let call = if has_parameters(name) { "" } else { "()" };
+        write!(self.output, "  {FUNCTION}{}{call}{FUNCTION:#}", Printable(name))?;
+        if let Some(offset) = function.offset {
+            write!(self.output, "+{offset}")?;
+        }
+        if let Some(file) = &function.file {
+            write!(self.output, "  {}", Printable(file))?;
+            if let Some(line) = function.line {
+                write!(self.output, ":{line}")?;
+            }
+        }
+        writeln!(self.output)
+    }
+}
+
+/// `CallStack[N]`.
+struct Label(CallStackNumber);
+
+impl Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{CALL_STACK}CallStack[{}]{CALL_STACK:#}", self.0)
+    }
+}
+
+/// `COUNT (BYTES bytes)`.
+struct Counted(Tally);
+
+impl Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.0.count, self.0.bytes)
+    }
+}
+
+/// Text that may come from the target: characters that a terminal could take for commands are replaced.
+struct Printable<'a>(&'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, part) in self.0.split(char::is_control).enumerate() {
+            if place > 0 {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+            f.write_str(part)?;
+        }
+        Ok(())
+    }
+}
+
+/// The last part of a module's path.
+fn module_name(path: &str) -> &str {
+    match path.rsplit('/').next() {
+        None | Some("") => "??",
+        Some(name) => name,
+    }
+}
+
+/// C++ names bring their parameters; `()` marks the others as functions.
+fn has_parameters(name: &str) -> bool {
+    let mut name = name.split(" [").next().unwrap_or(name);
+    while let Some(shorter) =
+        [" const", " volatile", " &", "&"].iter().find_map(|qualifier| name.strip_suffix(qualifier))
+    {
+        name = shorter;
+    }
+    name.ends_with(')') && !name.ends_with("operator()")
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// A threshold in seconds, rounded up: monitoring that long is enough.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests;
