@@ -1,5 +1,8 @@
 //! The unwinder against gdb's, on real processes.
 
+// A comparison that cannot be made says why.
+#![allow(clippy::print_stderr)]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
