@@ -27,6 +27,15 @@ enum Owner {
 }
 
 impl SharedBytes {
+    /// The file, if these are all bytes of one.
+    #[must_use]
+    pub fn whole_file(&self) -> Option<&Arc<MappedFile>> {
+        match &self.owner {
+            Owner::File(file) if self.range == (0..file.len()) => Some(file),
+            _ => None,
+        }
+    }
+
     /// The part at `range`, counted from the start of these bytes; `None` if it reaches beyond their end.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {

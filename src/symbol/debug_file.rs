@@ -77,6 +77,11 @@ impl DebugFile {
         Ok(Self { module: module.id, path, bytes })
     }
 
+    /// The whole file.
+    pub(super) fn bytes(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
     /// The file, if it is this module's.
     pub(super) fn for_module(&self, module: ModuleId) -> Option<Found> {
         let elf = ElfFile::parse(self.bytes.clone()).ok().filter(|_| self.module == module)?;

@@ -123,7 +123,7 @@ fn collect_symbols(path: &Path, image: &ElfFile, separate: Option<&Found>) -> Sy
 }
 
 /// The symbols that Fedora leaves in stripped programs ("MiniDebugInfo"): an ELF file compressed by xz.
-fn mini_debug_info(path: &Path, image: &ElfFile) -> Option<ElfFile> {
+pub(super) fn mini_debug_info(path: &Path, image: &ElfFile) -> Option<ElfFile> {
     let unpacked = match image.section(".gnu_debugdata") {
         Ok(data) => compression::xz(&data?).map_err(|cause| cause.to_string()),
         Err(cause) => Err(cause.to_string()),

@@ -10,6 +10,7 @@ mod compression;
 mod debug_file;
 mod demangle;
 mod elf;
+mod finder;
 mod lines;
 mod loaded;
 mod search;
@@ -24,6 +25,7 @@ use memleax_platform::{RootDirectory, SharedBytes};
 use rustc_hash::FxHashMap;
 
 pub use debug_file::{DebugFile, DebugFileError};
+pub use finder::DebugFileFinder;
 
 use crate::event::{Frame, ModuleId};
 use crate::unwind::{Image, Module, ModuleTable};
@@ -59,6 +61,17 @@ pub struct NamedFrame {
     pub offset: u64,
     /// The functions inlined here, innermost first, and last the one that was called; empty if unknown.
     pub functions: Vec<Function>,
+}
+
+impl NamedFrame {
+    fn without_functions(frame: &Frame, module: Option<&Module>) -> Self {
+        Self {
+            address: module.map_or(frame.address, |module| module.run_time_address(frame.address)),
+            module: module.map(path_text).unwrap_or_default(),
+            offset: frame.address,
+            functions: Vec::new(),
+        }
+    }
 }
 
 /// A function that a frame lies in.
@@ -116,15 +129,19 @@ impl Symbolizer {
         }
         let named = Arc::new(match frame.module {
             Some(id) => self.name_in(frame, modules.get(id)),
-            None => NamedFrame {
-                address: frame.address,
-                module: String::new(),
-                offset: frame.address,
-                functions: Vec::new(),
-            },
+            None => NamedFrame::without_functions(frame, None),
         });
         self.named.insert(*frame, Arc::clone(&named));
         named
+    }
+
+    /// The same at once: a frame that was not named before has its module and address only.
+    #[must_use]
+    pub fn name_if_known(&self, frame: &Frame, modules: &ModuleTable) -> Arc<NamedFrame> {
+        self.named.get(frame).cloned().unwrap_or_else(|| {
+            let module = frame.module.map(|id| modules.get(id));
+            Arc::new(NamedFrame::without_functions(frame, module.map(Arc::as_ref)))
+        })
     }
 
     /// What could not be found for the modules named so far.
@@ -148,12 +165,8 @@ impl Symbolizer {
                 self.loaded.len() - 1
             })
         });
-        NamedFrame {
-            address: frame.address.wrapping_add(module.bias),
-            module: path_text(module),
-            offset: frame.address,
-            functions: self.loaded[loaded].1.functions(frame.address, frame.kind, &self.search),
-        }
+        let functions = self.loaded[loaded].1.functions(frame.address, frame.kind, &self.search);
+        NamedFrame { functions, ..NamedFrame::without_functions(frame, Some(module)) }
     }
 }
 

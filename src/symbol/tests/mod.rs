@@ -3,4 +3,4 @@
 mod flavours;
 mod hostile;
 mod oracle;
-mod workshop;
+pub(super) mod workshop;

@@ -14,18 +14,18 @@ use crate::symbol::loaded::Loaded;
 use crate::symbol::search::Search;
 
 /// A directory with a program in it.
-pub(super) struct Workshop {
+pub(in crate::symbol) struct Workshop {
     directory: tempfile::TempDir,
 }
 
 /// What memleax makes of a program.
-pub(super) struct Named {
-    pub(super) loaded: Loaded,
-    pub(super) search: Search,
+pub(in crate::symbol) struct Named {
+    pub(in crate::symbol) loaded: Loaded,
+    pub(in crate::symbol) search: Search,
 }
 
 impl Workshop {
-    pub(super) fn new() -> Self {
+    pub(in crate::symbol) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/programs");
         for name in ["inlines.c", "inlines.h", "shapes.cpp", "boxes.rs"] {
@@ -34,18 +34,22 @@ impl Workshop {
         Self { directory }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::symbol) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Where [`named`](Self::named) looks for separate debug files.
-    pub(super) fn debug_directory(&self) -> PathBuf {
+    pub(in crate::symbol) fn debug_directory(&self) -> PathBuf {
         self.path("debug")
     }
 
     /// Runs a program in the directory.
     #[track_caller]
-    pub(super) fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    pub(in crate::symbol) fn run<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> String {
         let output = Command::new(program)
             .args(arguments)
             .current_dir(self.directory.path())
@@ -57,36 +61,36 @@ impl Workshop {
 
     /// Runs a command whose words are parted by spaces.
     #[track_caller]
-    pub(super) fn sh(&self, command: &str) -> String {
+    pub(in crate::symbol) fn sh(&self, command: &str) -> String {
         let mut words = command.split(' ');
         self.run(words.next().expect("a program"), words)
     }
 
     /// The build id, as `.build-id/ab/cdef.debug`.
-    pub(super) fn build_id_path(&self, name: &str) -> String {
+    pub(in crate::symbol) fn build_id_path(&self, name: &str) -> String {
         let notes = self.sh(&format!("readelf -n {name}"));
         let id = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).expect("a build id");
         format!(".build-id/{}/{}.debug", &id[..2], &id[2..])
     }
 
     /// Moves a file into the debug directory.
-    pub(super) fn install(&self, name: &str, below: &str) {
+    pub(in crate::symbol) fn install(&self, name: &str, below: &str) {
         let to = self.debug_directory().join(below);
         fs::create_dir_all(to.parent().expect("a directory")).expect("created");
         fs::rename(self.path(name), to).expect("moved");
     }
 
-    pub(super) fn open(&self, name: &str) -> SharedBytes {
+    pub(in crate::symbol) fn open(&self, name: &str) -> SharedBytes {
         let file = fs::File::open(self.path(name)).expect("opened");
         Arc::new(MappedFile::new(&file).expect("mapped")).into()
     }
 
-    pub(super) fn search(&self) -> Search {
+    pub(in crate::symbol) fn search(&self) -> Search {
         Search::new(None, vec![self.debug_directory()])
     }
 
     /// What memleax makes of the program.
-    pub(super) fn named(&self, name: &str) -> Named {
+    pub(in crate::symbol) fn named(&self, name: &str) -> Named {
         let search = self.search();
         let loaded = Loaded::load(&self.path(name), Some(self.open(name)), None, &search);
         Named { loaded, search }
@@ -94,11 +98,11 @@ impl Workshop {
 }
 
 impl Named {
-    pub(super) fn at(&self, address: u64) -> Vec<Function> {
+    pub(in crate::symbol) fn at(&self, address: u64) -> Vec<Function> {
         self.of_kind(address, FrameKind::Exact)
     }
 
-    pub(super) fn of_kind(&self, address: u64, kind: FrameKind) -> Vec<Function> {
+    pub(in crate::symbol) fn of_kind(&self, address: u64, kind: FrameKind) -> Vec<Function> {
         self.loaded.functions(address, kind, &self.search)
     }
 }
