@@ -130,7 +130,7 @@ impl Module {
 }
 
 /// Every module ever seen, in order of discovery; never shrinks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ModuleTable {
     modules: Vec<Arc<Module>>,
 }
@@ -140,6 +140,18 @@ impl ModuleTable {
     #[must_use]
     pub fn get(&self, id: ModuleId) -> &Arc<Module> {
         &self.modules[id.0 as usize]
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.modules.len()
+    }
+
+    /// True if there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.modules.is_empty()
     }
 
     /// All of them, by id.
