@@ -48,7 +48,7 @@ impl<T: Tracer> Engine<T> {
         }
     }
 
-    fn prepare(&mut self, stops: &[Stop]) -> Result<(), AttachError> {
+    pub(super) fn prepare(&mut self, stops: &[Stop]) -> Result<(), AttachError> {
         let pid = self.settings.pid;
         let Some(stop) = stops.first() else { return Err(Error::Gone(memleax_platform::Tid(pid.0)).into()) };
         for leftover in self.tracer.leftovers(stop)? {

@@ -198,7 +198,7 @@ impl<T: Tracer> Engine<T> {
             Ok(()) => {}
         }
         self.pass(stop, address, registers)?;
-        Ok(Resume::Swallow)
+        Ok(if stop.kind == StopKind::Trap { Resume::Swallow } else { Resume::Deliver })
     }
 
     /// What the hit of a breakpoint means.
@@ -258,6 +258,11 @@ impl<T: Tracer> Engine<T> {
         self.tracer.write(stop, address, &[original])?;
         let stepped = self.tracer.step(stop);
         self.tracer.write(stop, address, &[native::BREAKPOINT])?;
+        if matches!(stop.kind, StopKind::Signal(_)) {
+            // The instruction faulted: once the handler has returned, it is tried again.
+            let sp = self.tracer.registers(stop)?.rsp;
+            self.calls(stop).rewind(address, sp);
+        }
         stepped
     }
 

@@ -16,12 +16,16 @@ mod children;
 mod counters;
 mod detach;
 mod engine;
+#[cfg(test)]
+mod fake;
 mod hooks;
 mod images;
 mod isa;
 mod loader;
 mod sites;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error;
 use std::time::{Duration, Instant};

@@ -2,6 +2,8 @@
 
 mod displace;
 mod emulate;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
