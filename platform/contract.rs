@@ -79,7 +79,7 @@ pub enum Report {
         /// How.
         status: ExitStatus,
     },
-    /// The tick period passed (or a signal for memleax itself arrived) with nothing to report.
+    /// The tick period passed, or a signal for the tracer itself arrived.
     Tick,
 }
 
@@ -116,13 +116,14 @@ pub trait Tracer {
     /// [`Error::Refused`] with the reason. After any error no thread is traced.
     fn attach(&mut self, pid: Pid) -> Result<(), Error>;
 
-    /// The next report, or [`Report::Tick`] after the period given to [`set_tick`](Self::set_tick).
+    /// The next report, or [`Report::Tick`] after the period given to [`set_tick`](Self::set_tick): also when
+    /// there is always something to report.
     ///
     /// # Errors
     /// Only if the platform's wait call itself fails.
     fn wait(&mut self) -> Result<Report, Error>;
 
-    /// Sets how long [`wait`](Self::wait) waits at the most.
+    /// Sets the period of the ticks, and so how long [`wait`](Self::wait) waits at the most.
     ///
     /// # Errors
     /// If the platform offers no such timer.
@@ -142,7 +143,12 @@ pub trait Tracer {
     fn step(&mut self, stop: &mut Stop) -> Result<(), Error>;
 
     /// Stops every thread of `pid`, one [`Stop`] each. Threads that report something else first are returned
-    /// with that ([`StopKind::Trap`], [`StopKind::Signal`], …); see rule 5.
+    /// with that ([`StopKind::Trap`], [`StopKind::Signal`], …); see rule 5. Threads whose `Stop` the caller holds are
+    /// left alone.
+    ///
+    /// A thread inside vfork cannot be stopped before its child executes a program or ends; it is not among the
+    /// results. It executes no instruction until then, and stops before it does if it is to be detached
+    /// ([`detach`](Self::detach)).
     ///
     /// # Errors
     /// [`Error::Gone`] if the process has ended.
@@ -151,9 +157,16 @@ pub trait Tracer {
     /// Stops tracing the thread and lets it run, with or without the signal that stopped it.
     /// A thread that was stopped by job control stays so.
     ///
+    /// After the first one of a process, a thread that [`halt`](Self::halt) could not stop is reported by
+    /// [`wait`](Self::wait) as [`StopKind::Halted`] as soon as it can be detached. So the last thing that a caller does
+    /// is to detach what is reported until [`traced`](Self::traced) is empty.
+    ///
     /// # Errors
     /// [`Error::Gone`].
     fn detach(&mut self, stop: Stop, how: Resume) -> Result<(), Error>;
+
+    /// The processes that have a traced thread, also those whose first stop has not been reported yet.
+    fn traced(&self) -> Vec<Pid>;
 
     /// True if a [`StopKind::Trap`] was caused by a breakpoint instruction and not sent by somebody.
     ///

@@ -1,11 +1,18 @@
 //! Linux.
 
-#[allow(dead_code, reason = "until the tracer stands upon it")]
+mod attach;
+mod facts;
+mod halt;
 mod memory;
-#[allow(dead_code, reason = "until the tracer stands upon it")]
+mod newborn;
 mod ptrace;
 mod root;
-#[allow(dead_code, reason = "until the tracer stands upon it")]
+mod status;
 mod step;
+mod threads;
+mod tick;
+mod tracer;
+mod wait;
 
 pub use root::RootDirectory;
+pub use tracer::LinuxTracer;

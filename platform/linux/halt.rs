@@ -1,0 +1,137 @@
+//! Stopping all threads of a process, so that no breakpoint trap is on its way when they are.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use super::status::Status;
+use super::threads::Activity;
+use super::wait::{unless_gone, wait_error};
+use super::{LinuxTracer, ptrace};
+use crate::{Error, Pid, Report, Stop, StopKind, Tid};
+
+/// How long to sleep between two looks for a thread that has stopped.
+const POLL: Duration = Duration::from_micros(50);
+
+/// After how many fruitless looks in a row to find out whether those that still run can stop at all.
+const PATIENCE: u32 = 20;
+
+impl LinuxTracer {
+    /// See [`Tracer::halt`](crate::Tracer::halt). What else happens meanwhile is kept for
+    /// [`Tracer::wait`](crate::Tracer::wait).
+    pub(super) fn halt_process(&mut self, pid: Pid) -> Result<Vec<Stop>, Error> {
+        if !self.threads.any_living(pid) {
+            return Err(Error::Gone(Tid(pid.0)));
+        }
+        let mut stops = self.take_queued_stops(pid);
+        for tid in self.threads.running(pid) {
+            unless_gone(ptrace::interrupt(tid))?;
+        }
+        loop {
+            self.collect(pid, &mut stops)?;
+            // A thread may have executed a breakpoint and then stopped because it was interrupted: its SIGTRAP waits,
+            // its program counter is behind the breakpoint already. It runs on, only to report that.
+            let mut halted = Vec::with_capacity(stops.len());
+            let mut drained = true;
+            for stop in stops {
+                if stop.kind == StopKind::Halted && trap_is_imminent(stop.tid)? {
+                    drained = false;
+                    self.threads.set(stop.tid, Activity::Running);
+                    unless_gone(ptrace::cont(stop.tid, None))?;
+                } else {
+                    halted.push(stop);
+                }
+            }
+            stops = halted;
+            if drained {
+                return Ok(stops);
+            }
+        }
+    }
+
+    /// Waits until no thread of `pid` runs any more.
+    fn collect(&mut self, pid: Pid, stops: &mut Vec<Stop>) -> Result<(), Error> {
+        let mut fruitless = 0;
+        while !self.threads.running(pid).is_empty() {
+            match ptrace::poll() {
+                Ok(Some((tid, status))) => {
+                    fruitless = 0;
+                    if let Some(report) = self.classify(tid, status, Some(pid))? {
+                        self.sort(pid, report, stops)?;
+                    }
+                }
+                Ok(None) => {
+                    fruitless += 1;
+                    if fruitless % PATIENCE == 0 {
+                        self.find_the_deaf(pid)?;
+                    }
+                    std::thread::sleep(POLL);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(wait_error(cause)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What concerns the process that is being halted goes to `stops`, all else to the queue.
+    fn sort(&mut self, pid: Pid, report: Report, stops: &mut Vec<Stop>) -> Result<(), Error> {
+        match report {
+            Report::Stopped(stop) if stop.pid == pid => {
+                if stop.kind == StopKind::Exec {
+                    stops.clear();
+                }
+                stops.push(stop);
+                return Ok(());
+            }
+            Report::ThreadEnded { tid, .. } => stops.retain(|stop| stop.tid != tid),
+            _ => {}
+        }
+        let ended = matches!(report, Report::ProcessEnded { pid: of, .. } if of == pid);
+        self.queue.push_back(report);
+        if ended { Err(Error::Gone(Tid(pid.0))) } else { Ok(()) }
+    }
+
+    /// Finds the threads that have been interrupted in vain.
+    ///
+    /// One that waits in vfork does not stop before its child executes a program or ends; and that child may itself be
+    /// stopped and wait in the queue. A main thread that ended before the others has no status before they end.
+    fn find_the_deaf(&mut self, pid: Pid) -> Result<(), Error> {
+        for tid in self.threads.running(pid) {
+            match Status::of(tid) {
+                Ok(status) if status.has_ended() && tid.0 == pid.0 => self.threads.set(tid, Activity::Ended),
+                Ok(status) if status.state == 'D' && is_in_system_call(tid) => self.threads.set(tid, Activity::Deaf),
+                Ok(_) | Err(Error::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_queued_stops(&mut self, pid: Pid) -> Vec<Stop> {
+        let mut stops = Vec::new();
+        for report in std::mem::take(&mut self.queue) {
+            match report {
+                Report::Stopped(stop) if stop.pid == pid => stops.push(stop),
+                other => self.queue.push_back(other),
+            }
+        }
+        stops
+    }
+}
+
+/// A breakpoint's SIGTRAP is sent to the thread itself, and is never blocked (`force_sig_info_to_task`,
+/// `kernel/signal.c`). If somebody else sent it, it is reported a little earlier than it would have been.
+fn trap_is_imminent(tid: Tid) -> Result<bool, Error> {
+    match Status::of(tid) {
+        Ok(status) => Ok(status.is_imminent(libc::SIGTRAP)),
+        Err(Error::Gone(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// As `/proc/PID/syscall` says of a thread that sleeps: -1 stands for a page fault, amid an instruction.
+fn is_in_system_call(tid: Tid) -> bool {
+    let text = fs::read_to_string(format!("/proc/{tid}/syscall")).unwrap_or_default();
+    text.split(' ').next().is_some_and(|number| number.parse::<u64>().is_ok())
+}
