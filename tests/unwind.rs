@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,7 @@ use memleax::event::Ending;
 use memleax::unwind::{ModuleMap, RawBacktrace, Unwinder};
 use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Registers};
 use memleax_targets::Target;
+use object::{Object, ObjectSymbol};
 
 /// One stop of a program, as `tests/unwind/stops.py` writes it.
 #[derive(Default)]
@@ -229,4 +231,48 @@ fn frames_of_a_program_without_pie_and_binary_search_table() {
 #[test]
 fn frames_of_a_stripped_program() {
     compare_frames(&Target::cpp("frames").flags(&["-O3", "-march=x86-64-v3"]).stripped(), "malloc", 200, 0);
+}
+/// musl has no unwind information: what its code tells must lead to the program's own first function and no further than
+/// the code that calls it.
+fn check_musl(flags: &[&str]) {
+    let program = Target::c("libc_calls").compiler("musl-gcc").flags(flags).build();
+    let first = [function(&program.path, "main"), function(&program.path, "run")];
+    let run = Run { program: &program.path, arguments: &[], at: "malloc", stops: 100, steps: 0 };
+    let Some((stops, mappings)) = stops(&run) else { return };
+    let modules = modules(&mappings);
+    let mut unwinder = Unwinder::default();
+    unwinder.update(&modules, &mut |_| None);
+    let mut backtrace = RawBacktrace::default();
+    for stop in stops {
+        let mut read = |address| stop.read(address);
+        unwinder.unwind_from_registers(&registers(&stop.registers), &mut read, 200, &mut backtrace);
+        let frames: Vec<u64> = backtrace.frames.iter().map(|frame| frame.pc).collect();
+        let in_first = |&pc: &u64| {
+            modules.lookup(pc).is_some_and(|(module, address)| {
+                module.path == program.path && first.iter().any(|function| function.contains(&address))
+            })
+        };
+        let shown = names(&modules, &frames);
+        assert_eq!(backtrace.ending, Ending::Complete, "{shown}");
+        assert!(!backtrace.by_frame_pointer, "{shown}");
+        assert_eq!(frames.iter().rposition(in_first), Some(frames.len() - 2), "{shown}");
+    }
+}
+
+/// Addresses of a function, as the file counts them.
+fn function(path: &Path, name: &str) -> Range<u64> {
+    let bytes = fs::read(path).expect("a readable program");
+    let file = object::File::parse(&*bytes).expect("an ELF file");
+    let symbol = file.symbol_by_name(name).expect("a symbol");
+    symbol.address()..symbol.address() + symbol.size()
+}
+
+#[test]
+fn frames_of_musl() {
+    check_musl(&[]);
+}
+
+#[test]
+fn frames_of_static_musl() {
+    check_musl(&["-static"]);
 }

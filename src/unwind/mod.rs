@@ -6,6 +6,7 @@ mod call_site;
 mod cfi;
 mod evaluate;
 mod image;
+mod inference;
 mod module;
 mod module_map;
 mod raw_backtrace;

@@ -115,6 +115,12 @@ impl Module {
         rest.get(..length)
     }
 
+    /// The code from an address (as the file counts it) to the end of its segment.
+    pub(super) fn code_from(&self, file_address: u64) -> Option<&[u8]> {
+        let executable = |segment: &Segment| segment.executable && segment.addresses.contains(&file_address);
+        self.segments.iter().any(executable).then(|| self.image_bytes_from(file_address))?
+    }
+
     /// The image's bytes from an address (as the file counts it) to the end of its segment.
     #[must_use]
     pub fn image_bytes_from(&self, file_address: u64) -> Option<&[u8]> {

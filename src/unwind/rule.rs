@@ -13,9 +13,9 @@ pub(super) const UNCHANGED: i16 = i16::MIN;
 pub(super) enum Rule {
     /// It is in no module.
     UnknownCode,
-    /// Its module has unwind information, but none for this address.
+    /// Its module has unwind information, but none for this address; nor does the code tell.
     Missing,
-    /// Its module has no unwind information at all.
+    /// Its module has no unwind information at all, and the code does not tell.
     FramePointer,
     /// Nothing called it: so says the unwind information, or it is where a program starts.
     Outermost,
@@ -25,6 +25,8 @@ pub(super) enum Rule {
     Signal,
     /// As almost every function is described.
     Frame(FrameRule),
+    /// As the code itself tells, for want of unwind information.
+    Inferred(FrameRule),
     /// The unwind information has to be evaluated each time (expressions).
     Evaluate,
 }

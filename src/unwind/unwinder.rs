@@ -9,6 +9,7 @@ use super::call_site;
 use super::cfi::Cfi;
 use super::evaluate::{self, Context};
 use super::image::Image;
+use super::inference::{self, Inferred, Program};
 use super::module::Module;
 use super::module_map::ModuleMap;
 use super::raw_backtrace::{RawBacktrace, RawFrame};
@@ -27,9 +28,15 @@ pub struct Unwinder {
 /// The live modules, and how to unwind through them.
 #[derive(Default)]
 struct Live {
-    modules: Vec<(Arc<Module>, Cfi)>,
+    modules: Vec<Unwindable>,
     /// Their segments, rounded to pages, ascending; with the index into `modules`.
     spans: Vec<(Range<u64>, usize)>,
+}
+
+struct Unwindable {
+    module: Arc<Module>,
+    cfi: Cfi,
+    program: Program,
 }
 
 /// One walk along a stack.
@@ -54,9 +61,15 @@ impl Unwinder {
     pub fn update(&mut self, modules: &ModuleMap, debug_file: &mut dyn FnMut(&Module) -> Option<Image>) {
         let mut before = std::mem::take(&mut self.live.modules);
         for module in modules.live() {
-            let known = before.iter().position(|(other, _)| other.id == module.id);
-            let cfi = known.map_or_else(|| cfi_of(module, debug_file), |index| before.swap_remove(index).1);
-            self.live.modules.push((Arc::clone(module), cfi));
+            let known = before.iter().position(|other| other.module.id == module.id);
+            self.live.modules.push(match known {
+                Some(index) => before.swap_remove(index),
+                None => Unwindable {
+                    module: Arc::clone(module),
+                    cfi: cfi_of(module, debug_file),
+                    program: Program::new(Arc::clone(module)),
+                },
+            });
         }
         self.live.spans = modules.spans().to_vec();
         self.rules.clear();
@@ -126,9 +139,16 @@ impl Unwinder {
                 FrameKind::ReturnAddress
             }
             Rule::Evaluate => {
-                let (module, cfi, lookup) = self.live.find(*frame).ok_or(Ending::NoUnwindInfo)?;
+                let (Unwindable { module, cfi, .. }, lookup) = self.live.find(*frame).ok_or(Ending::NoUnwindInfo)?;
                 let address = module.file_address(lookup);
                 evaluate::step(cfi, address, &mut self.context, &mut walk.registers, walk.read)?
+            }
+            Rule::Inferred(rule) => {
+                rule.step(&mut walk.registers, walk.read).ok_or(Ending::UnreadableStack)?;
+                if !self.live.follows_call(walk.get(RIP)?) {
+                    return Err(Ending::NoUnwindInfo);
+                }
+                FrameKind::ReturnAddress
             }
             Rule::FramePointer => self.step_by_frame_pointer(walk, stack)?,
             Rule::UnknownCode if !is_trampoline_in_memory(frame.pc, walk.read) => return Err(Ending::UnknownCode),
@@ -164,7 +184,9 @@ impl Unwinder {
     }
 
     fn find_rule(&mut self, frame: RawFrame) -> Rule {
-        let Some((module, cfi, lookup)) = self.live.find(frame) else { return Rule::UnknownCode };
+        let Some((Unwindable { module, cfi, program }, lookup)) = self.live.find(frame) else {
+            return Rule::UnknownCode;
+        };
         let (pc, lookup) = (module.file_address(frame.pc), module.file_address(lookup));
         if module.image_bytes_from(pc).is_some_and(signal::is_trampoline) {
             return Rule::Signal;
@@ -174,7 +196,12 @@ impl Unwinder {
         }
         match evaluate::rule(cfi, lookup, &mut self.context) {
             Rule::Missing if is_entry_code(module, lookup) => Rule::Outermost,
-            Rule::Missing if cfi.is_empty() => Rule::FramePointer,
+            Rule::Missing => match inference::infer(program, pc, frame.kind) {
+                Some(Inferred::Frame(rule)) => Rule::Inferred(rule),
+                Some(Inferred::Outermost) => Rule::Outermost,
+                None if cfi.is_empty() => Rule::FramePointer,
+                None => Rule::Missing,
+            },
             rule => rule,
         }
     }
@@ -216,21 +243,20 @@ impl Unwinder {
 
 impl Live {
     /// The module of a frame, and the address to look up in it: a call may be the last instruction of its function.
-    fn find(&self, frame: RawFrame) -> Option<(&Module, &Cfi, u64)> {
+    fn find(&self, frame: RawFrame) -> Option<(&Unwindable, u64)> {
         let lookup = match frame.kind {
             FrameKind::Exact => frame.pc,
             FrameKind::ReturnAddress => frame.pc.wrapping_sub(1),
         };
         let after = self.spans.partition_point(|(range, _)| range.start <= lookup);
         let (range, index) = self.spans.get(after.checked_sub(1)?)?;
-        let (module, cfi) = &self.modules[*index];
-        range.contains(&lookup).then_some((module, cfi, lookup))
+        range.contains(&lookup).then(|| (&self.modules[*index], lookup))
     }
 
     /// True if the instruction before `return_address` is a call.
     fn follows_call(&self, return_address: u64) -> bool {
         let frame = RawFrame { pc: return_address, kind: FrameKind::ReturnAddress };
-        self.find(frame).is_some_and(|(module, ..)| {
+        self.find(frame).is_some_and(|(Unwindable { module, .. }, _)| {
             let end = module.file_address(return_address);
             let before = |length: usize| module.image_bytes(end.wrapping_sub(length as u64), length);
             (1..=call_site::LONGEST).rev().find_map(before).is_some_and(call_site::ends_with_call)
