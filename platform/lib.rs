@@ -33,6 +33,8 @@
 pub mod linux;
 #[cfg(target_os = "linux")]
 pub use linux as native;
+#[cfg(target_os = "linux")]
+pub use native::{NativeTracer, RootDirectory};
 
 mod bytes;
 mod contract;
@@ -45,6 +47,5 @@ pub use bytes::SharedBytes;
 pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};
 pub use error::{AttachRefusal, Error};
 pub use map::MappedFile;
-pub use native::RootDirectory;
 pub use process::{AuxiliaryVector, Mapping, Pid, ProcessFacts, Signal, Tid};
 pub use registers::Registers;

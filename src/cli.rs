@@ -18,7 +18,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  Monitoring ended: the target ended, a signal, -m, -c or --duration said so, or nobody reads
      the output any more. Leaks found or not
-  1  Monitoring could not begin; the target was not touched
+  1  Monitoring could not begin; the target is as it was
   2  The command line is wrong
   3  Monitoring broke off, the report could not be written, or the target could not be left as it
      was found; standard error says which";
@@ -38,7 +38,7 @@ Signals:
 #[command(after_long_help = format!("{EXIT_STATUS}\n\n{SIGNALS}"))]
 struct Arguments {
     /// The process to watch
-    #[arg(value_name = "PID", required_unless_present_any = ["completions", "man"], value_parser = parse_pid)]
+    #[arg(value_name = "PID", required = true, value_parser = parse_pid)]
     target: Option<Pid>,
 
     /// Report a block that lives longer than this: seconds, or with units as in 500ms, 6m or 1h30m
@@ -81,7 +81,7 @@ struct Arguments {
     #[arg(short, long)]
     quiet: bool,
 
-    /// What to log to standard error: error, warn, info, debug or trace
+    /// Log to standard error what is at least so urgent
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: LogArgument,
 

@@ -10,6 +10,7 @@ pub mod config;
 pub mod event;
 pub mod ptrace;
 pub mod report;
+pub mod session;
 pub mod source;
 pub mod stack;
 pub mod symbol;

@@ -13,12 +13,12 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("allocator", &["event", "config"]),
     ("stack", &["event"]),
-    ("tracker", &["event", "config", "source"]),
+    ("tracker", &["event", "config"]),
 ];
 
 /// For each module: what it must not know.
 const MUST_NOT_IMPORT: &[(&str, &[&str])] = &[
-    ("report", &["source", "ptrace", "bpf", "session", "cli"]),
+    ("report", &["ptrace", "bpf", "session", "cli"]),
     ("unwind", &["ptrace", "bpf", "tracker", "report", "session", "cli"]),
     ("symbol", &["ptrace", "bpf", "tracker", "report", "session", "cli"]),
     ("ptrace", &["bpf", "tracker", "symbol", "report", "session", "cli"]),
@@ -249,7 +249,8 @@ fn unsafe_code_stands_in_the_platform_only() {
 fn systems_are_told_apart_in_one_place() {
     let mut complaints = Vec::new();
     for file in sources() {
-        if !(file.path.starts_with("src/") || file.path.starts_with("platform/")) || file.path == "platform/lib.rs" {
+        let is_product = ["src/", "platform/"].iter().any(|folder| file.path.starts_with(folder));
+        if !is_product || file.path.starts_with("platform/tests/") || file.path == "platform/lib.rs" {
             continue;
         }
         let code = file.code.lines().collect::<Vec<_>>();
@@ -269,7 +270,7 @@ fn only_the_ends_of_the_program_print_and_exit() {
     let mut complaints = Vec::new();
     for file in sources() {
         let Some(module) = file.module() else { continue };
-        let prints = ["stdout", "println", "print"].iter().any(|name| mentions(&file.code, name));
+        let prints = ["stdout", "println!", "print!"].iter().any(|name| mentions(&file.code, name));
         if prints && !["main", "cli", "report"].contains(&module) {
             complaints.push(format!("{}: writes to standard output", file.path));
         }

@@ -16,3 +16,6 @@ mod wait;
 
 pub use root::RootDirectory;
 pub use tracer::LinuxTracer;
+
+/// The tracer of the system that this was compiled for.
+pub type NativeTracer = LinuxTracer;

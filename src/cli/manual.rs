@@ -27,7 +27,7 @@ const SECTIONS: [(&str, &[&str]); 3] = [
         &[
             "0: monitoring ended, because the target ended or a signal, -m, -c or --duration said so, or because \
              nobody reads the output any more; leaks found or not.",
-            "1: monitoring could not begin; the target was not touched.",
+            "1: monitoring could not begin; the target is as it was.",
             "2: the command line is wrong.",
             "3: monitoring broke off, the report could not be written, or the target could not be left as it was found; \
              standard error says which.",

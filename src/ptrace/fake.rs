@@ -3,7 +3,7 @@
 
 mod program;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -392,6 +392,13 @@ impl Tracer for Machine {
         self.stopped_thread(&stop)?.stopped = false;
         self.actions.push(Action::Detached(stop.tid, how));
         Ok(())
+    }
+
+    fn traced(&self) -> Vec<Pid> {
+        let detached = |tid| self.actions.iter().any(|action| matches!(action, Action::Detached(of, _) if *of == tid));
+        let pids: BTreeSet<Pid> =
+            self.threads.iter().filter(|&(&tid, _)| !detached(tid)).map(|(_, thread)| thread.pid).collect();
+        pids.into_iter().collect()
     }
 
     fn is_breakpoint_trap(&mut self, stop: &Stop) -> Result<bool, Error> {

@@ -1,0 +1,210 @@
+//! One run: attach, observe until something ends it, detach, and only then the statistics.
+//!
+//! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes, names a
+//! frame, or waits for a thread that does; all that is the [`Reporter`]'s.
+
+mod printer;
+mod reporter;
+mod signals;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use memleax_platform::{ExitStatus, NativeTracer, RootDirectory};
+
+use crate::config::{Backend, Config};
+use crate::event::{Event, Sink, Timestamp};
+use crate::ptrace::PtraceSource;
+use crate::report;
+use crate::source::{Progress, Source};
+use crate::symbol::{DebugFileError, DebugFileFinder};
+use crate::tracker::{Limit, Tracker};
+use crate::unwind::Module;
+use printer::Subject;
+use reporter::Reporter;
+
+pub use signals::Signals;
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong in a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The backend is not part of this build.
+    #[error("cannot observe by {0}: it is not built in yet; use --backend ptrace")]
+    NotBuiltIn(&'static str),
+    /// Monitoring could not begin.
+    #[error("{0}")]
+    Refused(BoxedError),
+    /// The file given by `-d` is none, or not the target's.
+    #[error(transparent)]
+    DebugFile(#[from] DebugFileError),
+    /// Monitoring broke off.
+    #[error("monitoring broke off: {0}")]
+    BrokeOff(BoxedError),
+    /// The target could not be left as it was found.
+    #[error("the target may not be as it was found: {0}")]
+    NotLeftClean(BoxedError),
+    /// The report could not be written.
+    #[error("cannot write the report: {0}")]
+    Output(#[from] io::Error),
+    /// The report was not waited for.
+    #[error("the report is cut short by a third signal; the target was left before")]
+    CutShort,
+}
+
+impl Error {
+    /// True if monitoring could not begin; the target is as it was.
+    #[must_use]
+    pub fn could_not_begin(&self) -> bool {
+        matches!(self, Self::NotBuiltIn(_) | Self::Refused(_) | Self::DebugFile(_))
+    }
+}
+
+/// Why monitoring ended.
+#[derive(Debug)]
+enum End {
+    Target(ExitStatus),
+    Limit(Limit),
+    Duration,
+    Signal,
+    /// Nobody reads the report, or it cannot be written.
+    Output,
+    BrokeOff(BoxedError),
+    Panicked(Box<dyn Any + Send>),
+}
+
+/// Watches a process as `config` says and reports to `output`.
+///
+/// # Errors
+/// All that went wrong, in order. Whatever it is, the target was left as well as could be.
+///
+/// # Panics
+/// With whatever panicked in observing or reporting, after having detached.
+pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
+    match config.backend {
+        Backend::Bpf => Err(vec![Error::NotBuiltIn("bpf")]),
+        Backend::Auto | Backend::Ptrace => {
+            let mut source = attach(config).map_err(|error| vec![error])?;
+            watch(&mut source, "ptrace", config, signals, output)
+        }
+    }
+}
+
+fn attach(config: &Config) -> Result<PtraceSource<NativeTracer>, Error> {
+    let tracer = NativeTracer::default();
+    let finder = DebugFileFinder::new(config.debug_file.clone(), RootDirectory::of(config.target).ok());
+    let unusable = Rc::new(Cell::new(None));
+    let debug_files = {
+        let unusable = Rc::clone(&unusable);
+        Box::new(move |module: &Module| {
+            finder.find(module).unwrap_or_else(|error| {
+                unusable.set(Some(error));
+                None
+            })
+        })
+    };
+    PtraceSource::attach(config, tracer, debug_files)
+        .map_err(|error| unusable.take().map_or_else(|| Error::Refused(error.into()), Error::DebugFile))
+}
+
+fn watch(
+    source: &mut dyn Source,
+    backend: &'static str,
+    config: &Config,
+    signals: &Signals,
+    output: impl Write + Send + 'static,
+) -> Result<(), Vec<Error>> {
+    let subject = Subject {
+        target: config.target,
+        backend,
+        expire: config.limits.expire,
+        debug_file: config.debug_file.clone(),
+        root: RootDirectory::of(config.target).ok(),
+        quiet: config.quiet,
+    };
+    let mut reporter = Reporter::start(subject, source, output);
+    let mut tracker = Tracker::new(config.limits);
+    let end = catch_unwind(AssertUnwindSafe(|| observe(source, &mut tracker, config, signals, &mut reporter)))
+        .unwrap_or_else(End::Panicked);
+
+    let mut errors = Vec::new();
+    if !matches!(end, End::Target(_)) {
+        match source.detach() {
+            Ok(notices) => notices.into_iter().for_each(|notice| reporter.notice(notice)),
+            Err(error) => errors.push(Error::NotLeftClean(error)),
+        }
+    }
+    let (end, broke_off) = match end {
+        End::Panicked(payload) => resume_unwind(payload),
+        End::Target(status) => (report::End::TargetEnded(status), None),
+        End::Limit(limit) => (report::End::Limit(limit), None),
+        End::Duration | End::Signal | End::Output => (report::End::Terminated, None),
+        End::BrokeOff(error) => (report::End::Terminated, Some(error)),
+    };
+    reporter.end(end, broke_off.as_ref().map(ToString::to_string), tracker.statistics(), source);
+    errors.extend(broke_off.map(Error::BrokeOff));
+    match reporter.wait(signals) {
+        Ok(()) => {}
+        // The reader had enough: an ordinary end.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => errors.push(error),
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn observe(
+    source: &mut dyn Source,
+    tracker: &mut Tracker,
+    config: &Config,
+    signals: &Signals,
+    reporter: &mut Reporter,
+) -> End {
+    let mut feed = Feed { tracker, now: Timestamp::default() };
+    let duration = config.duration.unwrap_or(Duration::MAX);
+    loop {
+        let progress = match source.observe(&mut feed) {
+            Ok(progress) => progress,
+            Err(error) => return End::BrokeOff(error),
+        };
+        for notice in source.notices() {
+            reporter.notice(notice);
+        }
+        for finding in feed.tracker.drain_findings() {
+            reporter.finding(finding, source);
+        }
+        if signals.suspend_requested() {
+            reporter.suspend_refused();
+        }
+        if let Progress::TargetEnded(status) = progress {
+            return End::Target(status);
+        } else if let Some(limit) = feed.tracker.limit_reached() {
+            return End::Limit(limit);
+        } else if signals.end_requested() {
+            return End::Signal;
+        } else if reporter.has_ended() {
+            return End::Output;
+        } else if feed.now.since(Timestamp::default()) >= duration {
+            return End::Duration;
+        }
+    }
+}
+
+/// The tracker, and how late it is by the source's clock.
+struct Feed<'a> {
+    tracker: &'a mut Tracker,
+    now: Timestamp,
+}
+
+impl Sink for Feed<'_> {
+    fn event(&mut self, at: Timestamp, event: Event) {
+        self.now = at;
+        self.tracker.event(at, event);
+    }
+}

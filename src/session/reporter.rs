@@ -1,0 +1,168 @@
+//! The thread that names frames and prints.
+//!
+//! Whatever it waits for (a slow terminal, debug information of half a gigabyte), the thread that controls the target does not wait for
+//! it: messages queue up. What must not be left out (the first line of a call stack, warnings, the statistics) is bounded by the
+//! number of call stacks; of the lines that repeat, those are left out, and counted, that come while [`BACKLOG`] messages wait.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+
+use super::printer::{self, Subject};
+use super::{Error, Signals};
+use crate::event::{Backtrace, StackId};
+use crate::report::End;
+use crate::source::{Notice, Source};
+use crate::tracker::{Finding, Statistics};
+use crate::unwind::ModuleTable;
+
+/// How many messages may wait before repeating lines are left out.
+const BACKLOG: usize = 10_000;
+
+/// How often a signal that hurries the thread is looked for.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+pub(super) enum Message {
+    /// The modules that frames name from now on.
+    Modules(ModuleTable),
+    /// A call stack that later messages name.
+    Stack(StackId, Backtrace),
+    Notice(Notice),
+    Finding(Finding),
+    /// So many repeating lines were left out here.
+    LeftOut(u64),
+    SuspendRefused,
+    End {
+        end: End,
+        broke_off: Option<String>,
+        statistics: Box<Statistics>,
+    },
+}
+
+/// What both threads look at.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Messages that were sent and not yet taken.
+    pub(super) waiting: AtomicUsize,
+    /// No more frames are to be named.
+    pub(super) hurry: AtomicBool,
+}
+
+/// The other thread, as the tracing thread sees it.
+pub(super) struct Reporter {
+    messages: Sender<Message>,
+    /// Disconnected when the thread is over, however that came about.
+    ended: Receiver<Infallible>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<Result<(), Error>>,
+    quiet: bool,
+    modules_sent: usize,
+    stacks_sent: FxHashSet<StackId>,
+    left_out: u64,
+}
+
+impl Reporter {
+    /// Starts the thread.
+    pub(super) fn start(subject: Subject, source: &dyn Source, output: impl Write + Send + 'static) -> Self {
+        let (messages, inbox) = mpsc::channel();
+        let (alive, ended) = mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let quiet = subject.quiet;
+        let modules = source.modules().clone();
+        let modules_sent = modules.len();
+        let thread = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let _alive: Sender<Infallible> = alive;
+                printer::print(subject, modules, output, &inbox, shared)
+            }
+        });
+        Self { messages, ended, shared, thread, quiet, modules_sent, stacks_sent: FxHashSet::default(), left_out: 0 }
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.send(Message::Notice(notice));
+    }
+
+    pub(super) fn suspend_refused(&mut self) {
+        self.send(Message::SuspendRefused);
+    }
+
+    pub(super) fn finding(&mut self, finding: Finding, source: &dyn Source) {
+        if self.quiet {
+            return;
+        }
+        let repeats = matches!(finding, Finding::ExpiredAgain { .. } | Finding::ExpiredFreed { .. });
+        if repeats && self.shared.waiting.load(Ordering::Relaxed) >= BACKLOG {
+            self.left_out += 1;
+            return;
+        }
+        self.account_for_left_out();
+        if let Finding::Expired { stack, .. } = finding {
+            self.send_stack(stack, source);
+        }
+        self.send(Message::Finding(finding));
+    }
+
+    /// Sends the end of the report. The source is not needed afterwards.
+    pub(super) fn end(&mut self, end: End, broke_off: Option<String>, statistics: Statistics, source: &dyn Source) {
+        self.account_for_left_out();
+        for call_stack in &statistics.call_stacks {
+            self.send_stack(call_stack.stack, source);
+        }
+        self.send(Message::End { end, broke_off, statistics: Box::new(statistics) });
+    }
+
+    /// True if the thread can report no more: its output is closed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits until all is printed. A signal in the meantime stops the naming of further frames, the next one the waiting.
+    ///
+    /// # Errors
+    /// Why the report is not complete.
+    ///
+    /// # Panics
+    /// If the thread did.
+    pub(super) fn wait(self, signals: &Signals) -> Result<(), Error> {
+        drop(self.messages);
+        while self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            if signals.end_requested() && self.shared.hurry.swap(true, Ordering::Relaxed) {
+                return Err(Error::CutShort);
+            }
+        }
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn account_for_left_out(&mut self) {
+        if self.left_out > 0 {
+            let count = std::mem::take(&mut self.left_out);
+            self.send(Message::LeftOut(count));
+        }
+    }
+
+    fn send_stack(&mut self, id: StackId, source: &dyn Source) {
+        if !self.stacks_sent.insert(id) {
+            return;
+        }
+        let modules = source.modules();
+        if modules.len() > self.modules_sent {
+            self.modules_sent = modules.len();
+            self.send(Message::Modules(modules.clone()));
+        }
+        self.send(Message::Stack(id, source.stacks().get(id).clone()));
+    }
+
+    /// A thread that has ended takes no message; [`wait`](Self::wait) tells why it did.
+    fn send(&mut self, message: Message) {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        _ = self.messages.send(message);
+    }
+}
