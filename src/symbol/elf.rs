@@ -5,13 +5,15 @@ use object::LittleEndian;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
 
-use super::compression;
+use super::{compression, dynamic};
 
 /// A 64-bit little-endian ELF file.
 #[derive(Debug)]
 pub(super) struct ElfFile {
     bytes: SharedBytes,
     sections: Vec<Section>,
+    /// Dynamic symbols and their strings, where no section tells of them.
+    dynamic: Option<[Section; 2]>,
     build_id: Option<BuildId>,
 }
 
@@ -27,7 +29,8 @@ pub(super) struct Section {
     pub(super) size: u64,
     /// Index of the section that this one refers to: a symbol table's strings.
     pub(super) link: usize,
-    offset: u64,
+    /// In the file.
+    pub(super) offset: u64,
 }
 
 /// Why a file or a section of it cannot be used.
@@ -99,7 +102,7 @@ impl ElfFile {
         }
         let damaged = |cause: object::Error| ElfError::Damaged(cause.to_string());
         let table = header.sections(LittleEndian, data).map_err(damaged)?;
-        let sections = table
+        let sections: Vec<Section> = table
             .iter()
             .map(|section| Section {
                 name: String::from_utf8_lossy(table.section_name(LittleEndian, section).unwrap_or_default())
@@ -121,7 +124,12 @@ impl ElfFile {
                 .filter_map(|segment| segment.notes(LittleEndian, data).ok().flatten())
                 .find_map(find_build_id)
         });
-        Ok(Self { bytes, sections, build_id })
+        let dynamic = if sections.iter().any(|section| section.kind == elf::SHT_DYNSYM) {
+            None
+        } else {
+            dynamic::symbol_sections(data)
+        };
+        Ok(Self { bytes, sections, dynamic, build_id })
     }
 
     /// The whole file.
@@ -135,6 +143,14 @@ impl ElfFile {
 
     pub(super) fn sections(&self) -> &[Section] {
         &self.sections
+    }
+
+    /// The symbol tables of this kind (`SHT_SYMTAB`, `SHT_DYNSYM`), each with the section of its strings.
+    pub(super) fn symbol_tables(&self, kind: u32) -> impl Iterator<Item = (&Section, &Section)> {
+        let sections = self.sections.iter().filter(move |section| section.kind == kind);
+        let in_sections = sections.filter_map(|section| Some((section, self.sections.get(section.link)?)));
+        let dynamic = self.dynamic.as_ref().filter(|_| kind == elf::SHT_DYNSYM);
+        in_sections.chain(dynamic.map(|[symbols, strings]| (symbols, strings)))
     }
 
     /// The content of the section of this name, decompressed; `None` where the file has none. `.debug_…` also finds the

@@ -155,6 +155,11 @@ impl Lines {
         })
     }
 
+    /// How many split units were asked for and not found.
+    pub(super) fn missing_units(&self) -> u64 {
+        self.missing_units.get()
+    }
+
     fn tell_missing(&self, load: &SplitDwarfLoad<Reader>) {
         let before = self.missing_units.replace(self.missing_units.get() + 1);
         if before == 0 {

@@ -18,21 +18,21 @@ use crate::event::FrameKind;
 pub(super) struct Loaded {
     symbols: SymbolTable,
     lines: Option<Lines>,
-    /// What is missing and what would help; `None` if nothing is.
-    pub(super) gap: Option<String>,
+    /// What was found to be missing when the files were opened.
+    missing: Option<String>,
 }
 
 impl Loaded {
     /// Reads what there is for the module at `path`; `given` is the debug file that the user named for it.
     pub(super) fn load(path: &Path, image: Option<SharedBytes>, given: Option<Found>, search: &Search) -> Self {
         let Some(image) = image else {
-            return Self { gap: Some("its file cannot be opened".to_owned()), ..Self::default() };
+            return Self { missing: Some("its file cannot be read".to_owned()), ..Self::default() };
         };
         let image = match ElfFile::parse(image) {
             Ok(elf) => elf,
             Err(cause) => {
                 tracing::warn!("cannot read the symbols of {}: {cause}", path.display());
-                return Self { gap: Some(cause.to_string()), ..Self::default() };
+                return Self { missing: Some(cause.to_string()), ..Self::default() };
             }
         };
         let complete = image.has_debug_info() && image.has_symbols();
@@ -44,12 +44,27 @@ impl Loaded {
             _ => None,
         };
         let build_id = image.build_id().map(|id| format!(" (build id {id})")).unwrap_or_default();
-        let gap = match (symbols.is_empty(), &lines) {
-            (_, Some(_)) => None,
-            (false, None) => Some(format!("no debug information{build_id}, so no files and lines")),
-            (true, None) => Some(format!("no symbols and no debug information{build_id}")),
+        let damaged = image.has_debug_info() || separate.is_some_and(|found| found.elf.has_debug_info());
+        let missing = match (&lines, symbols.is_empty()) {
+            (Some(_), _) => None,
+            (None, _) if damaged => {
+                Some("its debug information is damaged, so there are no files and lines".to_owned())
+            }
+            (None, false) => Some(format!("no debug information{build_id}, so no files and lines")),
+            (None, true) => Some(format!("no symbols and no debug information{build_id}")),
         };
-        Self { symbols, lines, gap }
+        Self { symbols, lines, missing }
+    }
+
+    /// What is missing, as a clause; `None` if nothing is, as far as it was looked for.
+    pub(super) fn gap(&self) -> Option<String> {
+        let split = || match self.lines.as_ref()?.missing_units() {
+            0 => None,
+            units => Some(format!(
+                "split debug information (.dwo, .dwp) of {units} compilation units, so inlined functions may be missing"
+            )),
+        };
+        self.missing.clone().or_else(split)
     }
 
     /// The functions at `address`, innermost inlined first.

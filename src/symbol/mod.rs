@@ -9,6 +9,7 @@
 mod compression;
 mod debug_file;
 mod demangle;
+mod dynamic;
 mod elf;
 mod finder;
 mod lines;
@@ -146,9 +147,7 @@ impl Symbolizer {
 
     /// What could not be found for the modules named so far.
     pub fn gaps(&self) -> impl Iterator<Item = Gap> + '_ {
-        self.loaded
-            .iter()
-            .filter_map(|(module, loaded)| Some(Gap { module: path_text(module), text: loaded.gap.clone()? }))
+        self.loaded.iter().filter_map(|(module, loaded)| Some(Gap { module: path_text(module), text: loaded.gap()? }))
     }
 
     fn name_in(&mut self, frame: &Frame, module: &Arc<Module>) -> NamedFrame {
@@ -158,7 +157,7 @@ impl Symbolizer {
                 let given = self.debug_file.as_ref().and_then(|file| file.for_module(module.id));
                 let image = module.image.as_ref().map(image_bytes);
                 let loaded = Loaded::load(&module.path, image, given, &self.search);
-                if let Some(gap) = &loaded.gap {
+                if let Some(gap) = loaded.gap() {
                     tracing::info!("{}: {gap}", module.path.display());
                 }
                 self.loaded.push((Arc::clone(module), loaded));

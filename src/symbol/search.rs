@@ -1,7 +1,6 @@
 //! Finding the files that hold what was stripped: by build id, by link, beside the program.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,13 +26,11 @@ pub(super) struct Found {
     pub(super) elf: ElfFile,
 }
 
-/// How a file shows that it belongs to another.
+/// How a file shows that it belongs to another: by the same build id, or else by the CRC-32 of its whole content.
 #[derive(Clone, Copy)]
-enum Proof<'a> {
-    /// The same build id.
-    BuildId(&'a BuildId),
-    /// The CRC-32 of its whole content.
-    Crc(u32),
+struct Proof<'a> {
+    build_id: Option<&'a BuildId>,
+    crc: Option<u32>,
 }
 
 /// Why a file does not belong to a program.
@@ -90,7 +87,7 @@ impl Search {
         let by_id = elf.build_id().and_then(|id| {
             let name = id.debug_path()?;
             let paths = self.debug_directories.iter().map(|directory| directory.join(&name));
-            self.first_proven(paths, Proof::BuildId(id), &mut rejected)
+            self.first_proven(paths, Proof { build_id: Some(id), crc: None }, &mut rejected)
         });
         let found = by_id.or_else(|| {
             let link = elf.debug_link()?;
@@ -99,8 +96,7 @@ impl Search {
             let below = |debug: &PathBuf| debug.join(directory.strip_prefix("/").unwrap_or(directory)).join(name);
             let paths = [directory.join(name), directory.join(".debug").join(name)].into_iter();
             let paths = paths.chain(self.debug_directories.iter().map(below));
-            let proof = elf.build_id().map_or(Proof::Crc(link.crc), Proof::BuildId);
-            // A link to a file of the program's own name finds the program itself.
+            let proof = Proof { build_id: elf.build_id(), crc: Some(link.crc) };
             self.first_proven(paths, proof, &mut rejected)
         });
         if found.is_none() {
@@ -120,7 +116,8 @@ impl Search {
             paths.extend(named.file_name().map(|name| directory.join(".dwz").join(name)));
         }
         let mut rejected = Vec::new();
-        let found = self.first_proven(paths.into_iter(), Proof::BuildId(&link.build_id), &mut rejected);
+        let found =
+            self.first_proven(paths.into_iter(), Proof { build_id: Some(&link.build_id), crc: None }, &mut rejected);
         if found.is_none() {
             tracing::warn!(
                 "cannot find the alternate debug file {} (build id {}) of {}{}; names and lines will be incomplete",
@@ -145,10 +142,10 @@ impl Search {
                     Err(cause) => rejected.push((path.clone(), cause.to_string())),
                     Ok(elf) => match proof.check(&elf) {
                         Err(cause) => rejected.push((path.clone(), cause.to_string())),
-                        Ok(()) if elf.has_debug_info() || elf.has_symbols() => {
+                        Ok(_) if elf.has_debug_info() || elf.has_symbols() => {
                             return Some(Found { path: path.clone(), elf });
                         }
-                        Ok(()) => {}
+                        Ok(_) => {}
                     },
                 }
             }
@@ -158,33 +155,29 @@ impl Search {
 }
 
 impl Proof<'_> {
-    fn check(self, candidate: &ElfFile) -> Result<(), Mismatch> {
-        match self {
-            Proof::BuildId(wanted) if candidate.build_id() == Some(wanted) => Ok(()),
-            Proof::BuildId(wanted) => Err(Mismatch::BuildId {
-                found: candidate.build_id().map_or_else(|| "missing".to_owned(), BuildId::to_string),
-                wanted: wanted.to_string(),
-            }),
-            Proof::Crc(wanted) => match crc32(candidate.bytes()) {
-                found if found == wanted => Ok(()),
+    /// What shows that the candidate belongs; `None` if there is nothing to compare.
+    fn check(self, candidate: &ElfFile) -> Result<Option<String>, Mismatch> {
+        match (self.build_id, candidate.build_id(), self.crc) {
+            (Some(wanted), Some(found), _) if wanted == found => Ok(Some(format!("build id {found}"))),
+            (Some(wanted), Some(found), _) => {
+                Err(Mismatch::BuildId { found: found.to_string(), wanted: wanted.to_string() })
+            }
+            (_, _, Some(wanted)) => match crc32(candidate.bytes()) {
+                found if found == wanted => Ok(Some(format!("CRC-32 {found:#010x}"))),
                 found => Err(Mismatch::Crc { found, wanted }),
             },
+            (Some(wanted), None, None) => {
+                Err(Mismatch::BuildId { found: "missing".to_owned(), wanted: wanted.to_string() })
+            }
+            (None, _, None) => Ok(None),
         }
     }
 }
 
-/// What shows that `candidate` is the debug file of `program`; `Ok(None)` if there is nothing to compare.
-pub(super) fn check_belongs(
-    program: &ElfFile,
-    candidate: &ElfFile,
-) -> Result<Option<impl fmt::Display + use<>>, Mismatch> {
-    if let Some(id) = program.build_id() {
-        return Proof::BuildId(id).check(candidate).map(|()| Some(format!("build id {id}")));
-    }
-    if let Some(link) = program.debug_link() {
-        return Proof::Crc(link.crc).check(candidate).map(|()| Some(format!("CRC-32 {:#010x}", link.crc)));
-    }
-    Ok(None)
+/// What shows that `candidate` is the debug file of `program`; `None` if there is nothing to compare.
+pub(super) fn check_belongs(program: &ElfFile, candidate: &ElfFile) -> Result<Option<String>, Mismatch> {
+    let proof = Proof { build_id: program.build_id(), crc: program.debug_link().map(|link| link.crc) };
+    proof.check(candidate)
 }
 
 /// The checksum of `.gnu_debuglink`.

@@ -45,9 +45,8 @@ pub(super) struct FoundSymbol<'t> {
 impl SymbolTable {
     /// Adds the functions of all tables in `file` of this kind (`SHT_SYMTAB`, `SHT_DYNSYM`).
     pub(super) fn add(&mut self, file: &ElfFile, kind: u32) -> Result<(), ElfError> {
-        for section in file.sections().iter().filter(|section| section.kind == kind) {
-            let Some(strings) = file.sections().get(section.link) else { continue };
-            let (entries, strings) = (file.data(section)?, file.data(strings)?);
+        for (entries, strings) in file.symbol_tables(kind) {
+            let (entries, strings) = (file.data(entries)?, file.data(strings)?);
             let Ok(table) = u16::try_from(self.strings.len()) else { continue };
             let symbols =
                 entries.chunks_exact(ENTRY).filter_map(|entry| read_symbol(entry, table, file.sections(), &strings));

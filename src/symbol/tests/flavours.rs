@@ -85,15 +85,17 @@ fn a_missing_split_unit_leaves_functions_and_lines() {
     let workshop = Workshop::new();
     workshop.sh("gcc -O2 -g -gsplit-dwarf -c inlines.c");
     workshop.sh("gcc -o program inlines.o");
-    let keep = symbol(&workshop, "program", "keep");
+    let keep = workshop.symbol("program", "keep");
     let named = workshop.named("program");
     let inlined = (keep..).find(|&address| named.at(address).len() == 3).expect("an address of inlined functions");
 
     workshop.sh("rm inlines.dwo");
-    let functions = workshop.named("program").at(inlined);
+    let named = workshop.named("program");
+    let functions = named.at(inlined);
     assert_eq!(functions.len(), 1);
     assert_eq!((functions[0].name.as_str(), functions[0].offset), ("keep", Some(inlined - keep)));
     assert!(functions[0].line.is_some());
+    assert!(named.loaded.gap().is_some_and(|gap| gap.starts_with("split debug information")));
 }
 
 #[test]
@@ -106,6 +108,15 @@ fn a_debug_file_by_build_id() {
     workshop.install("plain.debug", &build_id);
     let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
     assert!(placed > 300, "{placed}");
+}
+
+#[test]
+fn a_librarys_debug_file_is_used_though_it_has_dynamic_symbols() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -fPIC -shared -Wl,--build-id=sha1 -o plain.so inlines.c");
+    workshop.sh("eu-strip -f library.so.debug -o library.so plain.so");
+    let (placed, inlined) = assert_same(&workshop, "plain.so", &workshop.named("library.so"));
+    assert!(placed > 300 && inlined > 50, "{placed} {inlined}");
 }
 
 #[test]
@@ -133,10 +144,10 @@ fn a_debug_file_of_another_build_is_not_used() {
         workshop.sh(&format!("gcc -O1 -g -Wl,--build-id={build_id} -o other inlines.c"));
         workshop.sh("eu-strip -f program.debug -o program plain");
         workshop.sh("objcopy --only-keep-debug other program.debug");
-        let keep = symbol(&workshop, "plain", "keep");
+        let keep = workshop.symbol("plain", "keep");
         let named = workshop.named("program");
         assert_eq!(named.at(keep), [], "{build_id}");
-        assert!(named.loaded.gap.is_some());
+        assert!(named.loaded.gap().is_some());
     }
 }
 
@@ -172,7 +183,7 @@ fn mini_debug_info() {
     let scaled = workshop.sh("nm plain");
     let scaled = scaled.lines().find(|line| line.contains("scaled")).expect("a static function");
     let address = u64::from_str_radix(&scaled[..16], 16).expect("an address");
-    let keep = symbol(&workshop, "plain", "keep");
+    let keep = workshop.symbol("plain", "keep");
 
     let named = workshop.named("program");
     assert!(named.at(address)[0].name.starts_with("scaled"), "from .gnu_debugdata");
@@ -185,11 +196,27 @@ fn symbols_without_debug_information() {
     let workshop = Workshop::new();
     workshop.sh("gcc -O2 -o program inlines.c");
     let named = workshop.named("program");
-    let keep = symbol(&workshop, "program", "keep");
+    let keep = workshop.symbol("program", "keep");
     let functions = named.at(keep + 3);
     assert_eq!(functions.len(), 1);
     assert_eq!((functions[0].name.as_str(), functions[0].offset, &functions[0].file), ("keep", Some(3), &None));
-    assert!(named.loaded.gap.as_deref().is_some_and(|gap| gap.contains("no debug information (build id ")));
+    assert!(named.loaded.gap().as_deref().is_some_and(|gap| gap.contains("no debug information (build id ")));
+}
+
+#[test]
+fn dynamic_symbols_without_section_headers() {
+    for style in ["gnu", "sysv"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("gcc -O2 -rdynamic -Wl,--hash-style={style} -o plain inlines.c"));
+        let mut bytes = workshop.open("plain").to_vec();
+        // e_shoff, e_shnum and e_shstrndx of the ELF header.
+        bytes[0x28..0x30].fill(0);
+        bytes[0x3c..0x40].fill(0);
+        std::fs::write(workshop.path("program"), bytes).expect("written");
+        let keep = workshop.symbol("plain", "keep");
+        let functions = workshop.named("program").at(keep + 5);
+        assert_eq!((functions[0].name.as_str(), functions[0].offset), ("keep", Some(5)));
+    }
 }
 
 #[test]
@@ -197,10 +224,10 @@ fn a_stripped_program_has_no_names() {
     let workshop = Workshop::new();
     workshop.sh("gcc -O2 -g -o plain inlines.c");
     workshop.sh("strip -o program plain");
-    let keep = symbol(&workshop, "plain", "keep");
+    let keep = workshop.symbol("plain", "keep");
     let named = workshop.named("program");
     assert_eq!(named.at(keep), []);
-    assert!(named.loaded.gap.as_deref().is_some_and(|gap| gap.starts_with("no symbols and no debug information")));
+    assert!(named.loaded.gap().as_deref().is_some_and(|gap| gap.starts_with("no symbols and no debug information")));
 }
 
 #[test]
@@ -208,7 +235,7 @@ fn debug_information_names_functions_that_lost_their_symbols() {
     let workshop = Workshop::new();
     workshop.sh("gcc -O2 -g -o plain inlines.c");
     workshop.sh("objcopy --strip-symbol=keep --strip-symbol=tail plain program");
-    let keep = symbol(&workshop, "plain", "keep");
+    let keep = workshop.symbol("plain", "keep");
     let functions = workshop.named("program").at(keep + 4);
     let real = functions.last().expect("a function");
     assert_eq!((real.name.as_str(), real.offset, real.inlined), ("keep", Some(4), false));
@@ -229,16 +256,9 @@ fn a_callers_line_is_that_of_the_call() {
 
     let return_address = address(next);
     let functions = workshop.named("program").of_kind(return_address, FrameKind::ReturnAddress);
-    let may_fail = symbol(&workshop, "program", "may_fail");
+    let may_fail = workshop.symbol("program", "may_fail");
     assert_eq!((functions[0].name.as_str(), functions[0].offset), ("may_fail", Some(return_address - may_fail)));
     let source = std::fs::read_to_string(workshop.path("inlines.c")).expect("the source");
     let line = functions[0].line.expect("a line") as usize;
     assert_eq!(source.lines().nth(line - 1).map(str::trim), Some("fail(\"value\");"));
-}
-
-/// The address of a symbol.
-fn symbol(workshop: &Workshop, program: &str, name: &str) -> u64 {
-    let table = workshop.sh(&format!("nm {program}"));
-    let line = table.lines().find(|line| line.split(' ').nth(2) == Some(name)).expect("the symbol");
-    u64::from_str_radix(&line[..16], 16).expect("an address")
 }

@@ -83,6 +83,6 @@ proptest! {
 fn what_is_no_program_is_told() {
     let workshop = Workshop::new();
     let named = workshop.named("inlines.c");
-    assert_eq!(named.loaded.gap.as_deref(), Some("it is no 64-bit little-endian ELF file"));
+    assert_eq!(named.loaded.gap().as_deref(), Some("it is no 64-bit little-endian ELF file"));
     assert_eq!(named.at(0x1000), []);
 }

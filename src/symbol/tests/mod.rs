@@ -3,4 +3,5 @@
 mod flavours;
 mod hostile;
 mod oracle;
+mod symbolizer;
 pub(super) mod workshop;

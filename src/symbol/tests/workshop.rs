@@ -73,6 +73,14 @@ impl Workshop {
         format!(".build-id/{}/{}.debug", &id[..2], &id[2..])
     }
 
+    /// The address of a symbol, as the file counts it.
+    #[track_caller]
+    pub(in crate::symbol) fn symbol(&self, program: &str, name: &str) -> u64 {
+        let table = self.sh(&format!("nm {program}"));
+        let line = table.lines().find(|line| line.split(' ').nth(2) == Some(name)).expect("the symbol");
+        u64::from_str_radix(&line[..16], 16).expect("an address")
+    }
+
     /// Moves a file into the debug directory.
     pub(in crate::symbol) fn install(&self, name: &str, below: &str) {
         let to = self.debug_directory().join(below);
