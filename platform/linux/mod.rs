@@ -1,5 +1,6 @@
 //! Linux.
 
+mod affinity;
 mod attach;
 mod facts;
 mod halt;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use libc::user_regs_struct;
 
+use super::affinity::Follower;
 use super::step::{self, Step};
 use super::threads::{Activity, Threads};
 use super::tick::Tick;
@@ -31,6 +32,7 @@ pub struct LinuxTracer {
     pub(super) creators: HashMap<Tid, Pid>,
     /// Processes of which a thread was detached, while others could not be stopped yet.
     pub(super) leaving: HashSet<Pid>,
+    follower: Follower,
     tick: Option<Tick>,
     _thread: PhantomData<*const ()>,
 }
@@ -51,7 +53,11 @@ impl Tracer for LinuxTracer {
     }
 
     fn wait(&mut self) -> Result<Report, Error> {
-        self.next_report()
+        let report = self.next_report()?;
+        if let Report::Stopped(stop) = &report {
+            self.follower.stopped(stop.pid, stop.tid);
+        }
+        Ok(report)
     }
 
     fn set_tick(&mut self, period: Duration) -> Result<(), Error> {
