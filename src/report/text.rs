@@ -201,7 +201,7 @@ impl<W: Write> Text<W> {
             self.remark(&format!("{} {text}", blocks(dropped_by_exec)))?;
         }
         if *unknown_frees > 0 {
-            let text = "of memory not seen allocated, so from before monitoring began, ignored.";
+            let text = "of memory not known to be live ignored: from before monitoring began, or the allocator's own.";
             self.remark(&format!("{unknown_frees} free{} {text}", plural(*unknown_frees)))?;
         }
         if unseen_frees.count > 0 {

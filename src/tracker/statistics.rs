@@ -18,7 +18,8 @@ pub struct Statistics {
     pub call_stacks: Vec<CallStackStatistics>,
     /// Live blocks that have not expired.
     pub unexpired: Tally,
-    /// Frees of blocks that were never seen allocated: they are older than the monitoring, or their allocation was lost.
+    /// Frees of addresses where no block is known: it is older than the monitoring, its allocation was lost, or the
+    /// allocator frees it a second time for itself (glibc empties the cache of a thread that ends by `free`).
     pub unknown_frees: u64,
     /// Blocks whose address was handed out again, so they were freed, but that free was not seen. They count as freed.
     pub unseen_frees: Tally,

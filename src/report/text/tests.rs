@@ -304,7 +304,7 @@ fn whatever_is_not_in_the_numbers_is_said() {
 
     -- 12 memory blocks (3400 bytes) still live at the end had not expired.
     -- 1 memory block (8 bytes) live when the target replaced its program (exec) went away with it.
-    -- 1 free of memory not seen allocated, so from before monitoring began, ignored.
+    -- 1 free of memory not known to be live ignored: from before monitoring began, or the allocator's own.
     Warning: 2 memory blocks (64 bytes) replaced without a seen free: the address was handed out again. Counted as freed.
     Warning: 2 allocations not seen: no breakpoint could be set at the return address.
     Warning: 1 allocator call never returned (longjmp, exception, end of the thread): what they allocated is not counted.
