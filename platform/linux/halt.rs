@@ -1,7 +1,6 @@
 //! Stopping all threads of a process, so that no breakpoint trap is on its way when they are.
 
 use std::fs;
-use std::io;
 use std::time::Duration;
 
 use super::status::Status;
@@ -50,25 +49,29 @@ impl LinuxTracer {
     }
 
     /// Waits until no thread of `pid` runs any more.
+    ///
+    /// Each is looked at in turn. A look at any thread would find those that have stopped already, again and again, as
+    /// they are not collected (see [`ptrace::wait`]); waiting for a certain one could last for ever.
     fn collect(&mut self, pid: Pid, stops: &mut Vec<Stop>) -> Result<(), Error> {
         let mut fruitless = 0;
         while !self.threads.running(pid).is_empty() {
-            match ptrace::poll() {
-                Ok(Some((tid, status))) => {
+            fruitless += 1;
+            for tid in self.threads.not_stopped(pid) {
+                // An exec ends all other threads.
+                if self.threads.get(tid).is_some()
+                    && let Some(status) = ptrace::poll(tid).map_err(wait_error)?
+                {
                     fruitless = 0;
                     if let Some(report) = self.classify(tid, status, Some(pid))? {
                         self.sort(pid, report, stops)?;
                     }
                 }
-                Ok(None) => {
-                    fruitless += 1;
-                    if fruitless % PATIENCE == 0 {
-                        self.find_the_deaf(pid)?;
-                    }
-                    std::thread::sleep(POLL);
+            }
+            if fruitless > 0 {
+                if fruitless % PATIENCE == 0 {
+                    self.find_the_deaf(pid)?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => return Err(wait_error(cause)),
+                std::thread::sleep(POLL);
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ mod halt;
 mod memory;
 mod newborn;
 mod ptrace;
+mod restart;
 mod root;
 mod status;
 mod step;

@@ -25,6 +25,10 @@ type Request = libc::c_uint;
 const GETSIGMASK: Request = 0x420a;
 const SETSIGMASK: Request = 0x420b;
 
+/// `PTRACE_GET_RSEQ_CONFIGURATION` (Linux 5.13) and `PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG` (Linux 6.4), likewise.
+const GET_RSEQ_CONFIGURATION: Request = 0x420f;
+const GET_SYSCALL_USER_DISPATCH_CONFIG: Request = 0x4211;
+
 /// The size of the kernel's `sigset_t`.
 const SIGNAL_SET_SIZE: usize = 8;
 
@@ -88,6 +92,11 @@ pub(super) fn single_step(tid: Tid, signal: Option<Signal>) -> Result<(), Error>
     plain_request("step", libc::PTRACE_SINGLESTEP, tid, 0, signal_number(signal))
 }
 
+/// Lets a thread run to its next entry into, or exit from, a system call.
+pub(super) fn run_to_system_call(tid: Tid, signal: Option<Signal>) -> Result<(), Error> {
+    plain_request("resume", libc::PTRACE_SYSCALL, tid, 0, signal_number(signal))
+}
+
 /// Stops tracing a thread, which runs on with `signal` in place of the one that stopped it.
 pub(super) fn detach(tid: Tid, signal: Option<Signal>) -> Result<(), Error> {
     plain_request("detach from", libc::PTRACE_DETACH, tid, 0, signal_number(signal))
@@ -148,6 +157,32 @@ pub(super) fn set_signal_mask(tid: Tid, mask: u64) -> Result<(), Error> {
     unsafe { request("set the signal mask of", SETSIGMASK, tid, SIGNAL_SET_SIZE, data) }
 }
 
+/// Where the thread's `struct rseq` (`rseq(2)`) is; `None` if it has none, or the kernel is too old to tell.
+pub(super) fn rseq_area(tid: Tid) -> Result<Option<u64>, Error> {
+    // struct ptrace_rseq_configuration: pointer, then size and signature, flags and padding.
+    let mut configuration = [0u64; 3];
+    let (size, data) = (size_of_val(&configuration), configuration.as_mut_ptr().cast());
+    // SAFETY: the request fills at most as many bytes as its address argument says.
+    match unsafe { request("read the rseq area of", GET_RSEQ_CONFIGURATION, tid, size, data) } {
+        Ok(()) => Ok((configuration[0] != 0).then_some(configuration[0])),
+        Err(Error::Gone(tid)) => Err(Error::Gone(tid)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// True if the thread may have its system calls turned into SIGSYS (`PR_SET_SYSCALL_USER_DISPATCH`).
+pub(super) fn dispatches_system_calls(tid: Tid) -> Result<bool, Error> {
+    // struct ptrace_sud_config: mode, address of the selector, offset and length of the range that is exempt.
+    let mut configuration = [0u64; 4];
+    let (size, data) = (size_of_val(&configuration), configuration.as_mut_ptr().cast());
+    // SAFETY: the request fills a `struct ptrace_sud_config`, and fails if that has another size than given.
+    match unsafe { request("read the dispatch of", GET_SYSCALL_USER_DISPATCH_CONFIG, tid, size, data) } {
+        Ok(()) => Ok(configuration[0] != 0),
+        Err(Error::Gone(tid)) => Err(Error::Gone(tid)),
+        Err(_) => Ok(false),
+    }
+}
+
 /// The number that comes with an event: the new thread's id, or at an exec the former id of the calling thread.
 pub(super) fn event_message(tid: Tid) -> Result<u64, Error> {
     let mut message: libc::c_ulong = 0;
@@ -157,36 +192,75 @@ pub(super) fn event_message(tid: Tid) -> Result<u64, Error> {
     Ok(message)
 }
 
-/// Waits for the next change of any tracee of this thread: its id and status (`waitpid(2)`). Interrupted by signals
-/// ([`io::ErrorKind::Interrupted`]).
+/// Waits for the next stop or end of any tracee of this thread: its id and status (as of `waitpid(2)`). Interrupted by
+/// signals ([`io::ErrorKind::Interrupted`]).
+///
+/// A stop before the delivery of a signal is only looked at, and reported again until the thread is resumed. Should
+/// this process be killed in the meantime, the kernel then delivers the signal. If the stop were collected, as an end or
+/// an event is, the signal would be lost (`wait_task_stopped` clears the `exit_code` that `ptrace_stop` returns), and a
+/// thread behind a breakpoint would run on amid an instruction.
 pub(super) fn wait() -> io::Result<(Tid, c_int)> {
-    wait_with(-1, 0).map(|(tid, status)| (Tid(tid), status))
-}
-
-/// [`wait`] that does not wait: `None` if there is nothing to report.
-pub(super) fn poll() -> io::Result<Option<(Tid, c_int)>> {
-    let (tid, status) = wait_with(-1, libc::WNOHANG)?;
-    Ok((tid != 0).then_some((Tid(tid), status)))
-}
-
-/// Waits for the next stop of one tracee and returns its status. Its end, or the exec by which another thread took
-/// over its id, is left for [`wait`] to find: [`Error::Gone`].
-pub(super) fn wait_for_stop(tid: Tid) -> Result<c_int, Error> {
     loop {
-        match wait_for(tid, libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT) {
+        let options = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT;
+        if let Some((tid, status)) = wait_for(libc::P_ALL, 0, options)?
+            && let Some(status) = collect_unless_signal(tid, status)?
+        {
+            return Ok((tid, status));
+        }
+    }
+}
+
+/// [`wait`] for one tracee that does not wait: `None` if there is nothing to report, or no such tracee.
+pub(super) fn poll(tid: Tid) -> io::Result<Option<c_int>> {
+    let options = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::WNOHANG;
+    match wait_for(libc::P_PID, tid.0, options) {
+        Ok(Some((tid, status))) => collect_unless_signal(tid, status),
+        Err(error) if error.raw_os_error() != Some(libc::ECHILD) => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// Collects the status that was looked at, unless it is that of a stop before the delivery of a signal.
+fn collect_unless_signal(tid: Tid, status: c_int) -> io::Result<Option<c_int>> {
+    if is_signal_stop(status) {
+        return Ok(Some(status));
+    }
+    let collected = wait_for(libc::P_PID, tid.0, libc::WEXITED | libc::WSTOPPED | libc::WNOHANG)?;
+    Ok(collected.map(|(_, status)| status))
+}
+
+/// Collects the stop of a tracee: [`wait`] does not report it again. See there what is lost by that.
+pub(super) fn collect_stop(tid: Tid) -> Result<Option<c_int>, Error> {
+    match wait_for(libc::P_PID, tid.0, libc::WSTOPPED | libc::WNOHANG) {
+        Ok(collected) => Ok(collected.map(|(_, status)| status)),
+        Err(error) => Err(error_of("wait for", tid, error)),
+    }
+}
+
+/// Waits for the next stop of one tracee, does not collect it, and returns its status. Its end, or the exec by which
+/// another thread took over its id, is left for [`wait`] to find: [`Error::Gone`].
+pub(super) fn look_for_stop(tid: Tid) -> Result<c_int, Error> {
+    loop {
+        match wait_for(libc::P_PID, tid.0, libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT) {
             Ok(None) => {}
-            Ok(Some(status)) if !libc::WIFSTOPPED(status) || event(status) == libc::PTRACE_EVENT_EXEC => {
+            Ok(Some((_, status))) if !libc::WIFSTOPPED(status) || event(status) == libc::PTRACE_EVENT_EXEC => {
                 return Err(Error::Gone(tid));
             }
-            // SIGKILL may have woken it in the meantime. Without WEXITED, that leaves its end where it is.
-            Ok(Some(_)) => match wait_for(tid, libc::WSTOPPED | libc::WNOHANG) {
-                Ok(Some(status)) => return Ok(status),
-                Ok(None) => {}
-                Err(error) => return Err(error_of("wait for", tid, error)),
-            },
+            Ok(Some((_, status))) => return Ok(status),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Err(Error::Gone(tid)),
             Err(error) => return Err(error_of("wait for", tid, error)),
+        }
+    }
+}
+
+/// [`look_for_stop`] that collects the stop.
+pub(super) fn wait_for_stop(tid: Tid) -> Result<c_int, Error> {
+    loop {
+        look_for_stop(tid)?;
+        // SIGKILL may have woken it in the meantime.
+        if let Some(status) = collect_stop(tid)? {
+            return Ok(status);
         }
     }
 }
@@ -196,12 +270,18 @@ pub(super) fn event(status: c_int) -> c_int {
     status >> 16
 }
 
-/// `waitid(2)` for one thread; the result as `waitpid(2)` would give it.
-fn wait_for(tid: Tid, options: c_int) -> io::Result<Option<c_int>> {
+/// The status is that of a stop before the delivery of a signal.
+pub(super) fn is_signal_stop(status: c_int) -> bool {
+    libc::WIFSTOPPED(status) && event(status) == 0
+}
+
+/// `waitid(2)`: whose status, and the status as `waitpid(2)` would give it.
+fn wait_for(kind: libc::idtype_t, id: libc::pid_t, options: c_int) -> io::Result<Option<(Tid, c_int)>> {
     let mut info = MaybeUninit::<siginfo_t>::zeroed();
+    // __WNOTHREAD: the tracees of another tracing thread, and the children of other threads, are theirs to wait for.
     let options = options | libc::__WALL | libc::__WNOTHREAD;
     // SAFETY: waitid fills a `siginfo_t`.
-    if unsafe { libc::waitid(libc::P_PID, tid.0 as libc::id_t, info.as_mut_ptr(), options) } == -1 {
+    if unsafe { libc::waitid(kind, id as libc::id_t, info.as_mut_ptr(), options) } == -1 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: all-zero bytes, or filled in SIGCHLD's shape.
@@ -209,18 +289,12 @@ fn wait_for(tid: Tid, options: c_int) -> io::Result<Option<c_int>> {
         let info = info.assume_init();
         (info.si_pid(), info.si_code, info.si_status())
     };
-    Ok(match (pid, code) {
-        (0, _) => None,
-        (_, libc::CLD_TRAPPED | libc::CLD_STOPPED) => Some(status << 8 | 0x7f),
-        (_, libc::CLD_EXITED) => Some(status << 8),
-        _ => Some(status),
-    })
-}
-
-fn wait_with(pid: libc::pid_t, options: c_int) -> io::Result<(libc::pid_t, c_int)> {
-    let mut status = 0;
-    // __WNOTHREAD: the tracees of another tracing thread, and the children of other threads, are theirs to wait for.
-    // SAFETY: `status` is a live c_int.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::__WNOTHREAD | options) };
-    if waited == -1 { Err(io::Error::last_os_error()) } else { Ok((waited, status)) }
+    let status = match code {
+        _ if pid == 0 => return Ok(None),
+        libc::CLD_TRAPPED | libc::CLD_STOPPED => status << 8 | 0x7f,
+        libc::CLD_EXITED => status << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    };
+    Ok(Some((Tid(pid), status)))
 }

@@ -73,6 +73,12 @@ impl Threads {
         self.of(pid).filter(|(_, thread)| thread.activity == Activity::Running).map(|(tid, _)| tid).collect()
     }
 
+    /// Those threads of a process of which a status may come: a main thread that has ended is among them, as another
+    /// thread that executes a program takes over its id.
+    pub(super) fn not_stopped(&self, pid: Pid) -> Vec<Tid> {
+        self.of(pid).filter(|(_, thread)| thread.activity != Activity::Stopped).map(|(tid, _)| tid).collect()
+    }
+
     /// Whether a thread of the process is traced and has not ended.
     pub(super) fn any_living(&self, pid: Pid) -> bool {
         self.of(pid).any(|(_, thread)| thread.activity != Activity::Ended)

@@ -6,7 +6,7 @@ use libc::c_int;
 
 use super::status::Status;
 use super::threads::Activity;
-use super::{LinuxTracer, newborn, ptrace, tick};
+use super::{LinuxTracer, newborn, ptrace, restart, tick};
 use crate::{Error, ExitStatus, Pid, Report, Signal, Stop, StopKind, Tid};
 
 impl LinuxTracer {
@@ -20,6 +20,10 @@ impl LinuxTracer {
                 return Ok(Report::Tick);
             }
             match ptrace::wait() {
+                // A stop that was handed out already, and is held.
+                Ok((tid, status)) if ptrace::is_signal_stop(status) && self.is_stopped(tid) => {
+                    unless_gone(ptrace::collect_stop(tid).map(drop))?;
+                }
                 Ok((tid, status)) => {
                     if let Some(report) = self.classify(tid, status, None)? {
                         return Ok(report);
@@ -32,6 +36,10 @@ impl LinuxTracer {
                 Err(cause) => return Err(wait_error(cause)),
             }
         }
+    }
+
+    fn is_stopped(&self, tid: Tid) -> bool {
+        self.threads.get(tid).is_some_and(|thread| thread.activity == Activity::Stopped)
     }
 
     /// Takes note of one status. What the engine has to know is returned; any other stopped thread is resumed, unless
@@ -70,6 +78,9 @@ impl LinuxTracer {
                 // The kernel names the stop signal if job control has stopped the process, else SIGTRAP
                 // (`do_jobctl_trap`, `kernel/signal.c`).
                 thread.group_stopped = signal != libc::SIGTRAP;
+                if !thread.group_stopped {
+                    unless_gone(restart::restart_interrupted_call(tid))?;
+                }
                 StopKind::Halted
             }
             libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
