@@ -221,6 +221,12 @@ pub trait Tracer {
     /// goes on at its slot. Done once after attaching, and again when [`guard_lost`](Self::guard_lost) says so.
     /// A platform whose kernel ends the target together with its tracer does nothing.
     ///
+    /// The tracer may die at any moment, also between setting the program counter of a thread in a
+    /// [`StopKind::Trap`] and resuming it; the guard then sees a trap at the new program counter. It knows a breakpoint's
+    /// address, and addresses within what [`map_code`](Self::map_code) mapped, to mean that the trap was dealt with. So
+    /// a thread whose displaced instruction has been emulated must not be left right behind a breakpoint one byte
+    /// long; it is to be resumed behind that instruction's copy in the slot.
+    ///
     /// # Errors
     /// [`Error::Remote`].
     fn install_guard(&mut self, stop: &Stop) -> Result<(), Error>;
@@ -236,13 +242,21 @@ pub trait Tracer {
     /// for every tick.
     fn guard_lost(&mut self, pid: Pid) -> bool;
 
-    /// Removes the guard from the process of `stop` (the traced one, or a forked copy of it).
+    /// Removes the guard from the process of `stop` (the traced one, or a forked copy of it): the program has its own
+    /// action back. All threads must be halted, the breakpoints removed, and no thread be in the [`StopKind::Trap`] of
+    /// one of them: if the tracer died, that trap would now end the process. So swallow those and halt once more before.
+    ///
+    /// In a process that shares its parent's memory, only its own signal handling is changed.
     ///
     /// # Errors
     /// [`Error::Remote`].
     fn remove_guard(&mut self, stop: &Stop) -> Result<(), Error>;
 
-    /// Breakpoints that a killed tracer of this program left in the process, read from the guard it installed.
+    /// Breakpoints that a killed tracer of this program left in the process, read from the guard it installed. Those
+    /// whose memory does not hold a breakpoint instruction are gone. A thread may be in the [`StopKind::Trap`] of one.
+    ///
+    /// To be asked, and the original bytes to be written, after attaching and before
+    /// [`install_guard`](Self::install_guard).
     ///
     /// # Errors
     /// [`Error::Memory`] if a guard is there but cannot be read.

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use super::status::{self, Status};
 use super::threads::Activity;
-use super::{LinuxTracer, ptrace};
+use super::{LinuxTracer, facts, ptrace};
 use crate::{AttachRefusal, Error, Pid, Resume, Tid, Tracer};
 
 /// `CAP_SYS_PTRACE` of `include/uapi/linux/capability.h`.
@@ -110,7 +110,7 @@ impl LinuxTracer {
 
     /// Without its map nothing can be found in the process.
     fn check_access(&mut self, pid: Pid) -> Result<(), Error> {
-        self.read_mappings(pid).map(drop)
+        facts::mappings(pid).map(drop)
     }
 
     /// Stops tracing whatever of `pid` is traced. Nothing was written to it, so all that threads have stopped for is

@@ -35,16 +35,6 @@ impl LinuxTracer {
         Ok(facts)
     }
 
-    /// See [`Tracer::mappings`](crate::Tracer::mappings).
-    pub(super) fn read_mappings(&self, pid: Pid) -> Result<Vec<Mapping>, Error> {
-        let tid = living_thread(pid);
-        let maps =
-            fs::read(format!("/proc/{tid}/maps")).map_err(|error| proc_error("read the memory map of", tid, error))?;
-        let mappings: Vec<Mapping> = maps.split(|&byte| byte == b'\n').filter_map(parse_mapping).collect();
-        // A process that is ending has none any more.
-        if mappings.is_empty() { Err(Error::Gone(tid)) } else { Ok(mappings) }
-    }
-
     /// See [`Tracer::auxiliary_vector`](crate::Tracer::auxiliary_vector).
     pub(super) fn read_auxiliary_vector(&self, pid: Pid) -> Result<AuxiliaryVector, Error> {
         let tid = living_thread(pid);
@@ -87,8 +77,18 @@ impl LinuxTracer {
     }
 }
 
+/// See [`Tracer::mappings`](crate::Tracer::mappings).
+pub(super) fn mappings(pid: Pid) -> Result<Vec<Mapping>, Error> {
+    let tid = living_thread(pid);
+    let maps =
+        fs::read(format!("/proc/{tid}/maps")).map_err(|error| proc_error("read the memory map of", tid, error))?;
+    let mappings: Vec<Mapping> = maps.split(|&byte| byte == b'\n').filter_map(parse_mapping).collect();
+    // A process that is ending has none any more.
+    if mappings.is_empty() { Err(Error::Gone(tid)) } else { Ok(mappings) }
+}
+
 /// A thread by which `/proc` reaches the process: the main thread, unless it ended before the others.
-fn living_thread(pid: Pid) -> Tid {
+pub(super) fn living_thread(pid: Pid) -> Tid {
     let living = |tid: Tid| Status::of(tid).is_ok_and(|status| !status.has_ended());
     let main = Tid(pid.0);
     if living(main) {

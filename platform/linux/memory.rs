@@ -24,6 +24,15 @@ pub(super) fn read_memory(tid: Tid, address: u64, buffer: &mut [u8]) -> Result<u
     }
 }
 
+/// Fills `buffer` from `address` on.
+pub(super) fn read_exactly(tid: Tid, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
+    if read_memory(tid, address, buffer)? == buffer.len() {
+        return Ok(());
+    }
+    let cause = io::Error::from_raw_os_error(libc::EFAULT);
+    Err(Error::Memory { what: "read", length: buffer.len(), address, pid: Pid(tid.0), cause })
+}
+
 fn read_memory_file(tid: Tid, address: u64, buffer: &mut [u8]) -> Result<usize, Error> {
     let file = File::open(format!("/proc/{tid}/mem")).map_err(|cause| open_error("read the memory of", tid, cause))?;
     let mut done = 0;

@@ -1,12 +1,18 @@
 //! Linux.
 
-mod affinity;
+mod action;
 mod attach;
+mod code_map;
 mod facts;
+mod guard;
+mod guard_code;
+mod guard_image;
+mod guard_table;
 mod halt;
 mod memory;
 mod newborn;
 mod ptrace;
+mod remote;
 mod restart;
 mod root;
 mod status;

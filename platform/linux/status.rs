@@ -83,6 +83,11 @@ impl Status {
         Pid(self.process)
     }
 
+    /// `signal` has a handler.
+    pub(super) fn catches(&self, signal: i32) -> bool {
+        self.caught & 1 << (signal - 1) != 0
+    }
+
     /// `signal` is blocked.
     pub(super) fn blocks(&self, signal: i32) -> bool {
         self.blocked & 1 << (signal - 1) != 0

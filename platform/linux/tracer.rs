@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use libc::user_regs_struct;
 
-use super::affinity::Follower;
+use super::guard::Guards;
 use super::step::{self, Step};
 use super::threads::{Activity, Threads};
 use super::tick::Tick;
-use super::{memory, ptrace};
+use super::{facts, memory, ptrace};
 use crate::{
-    AuxiliaryVector, Error, Mapping, Pid, ProcessFacts, Registers, Report, Resume, Signal, Stop, StopKind, Tid, Tracer,
+    AuxiliaryVector, Error, Guard, Leftover, Mapping, Pid, ProcessFacts, Registers, Report, Resume, Signal, Stop,
+    StopKind, Tid, Tracer,
 };
 
 /// Traces processes by `ptrace(2)`.
@@ -32,7 +33,7 @@ pub struct LinuxTracer {
     pub(super) creators: HashMap<Tid, Pid>,
     /// Processes of which a thread was detached, while others could not be stopped yet.
     pub(super) leaving: HashSet<Pid>,
-    follower: Follower,
+    pub(super) guards: Guards,
     tick: Option<Tick>,
     _thread: PhantomData<*const ()>,
 }
@@ -53,11 +54,7 @@ impl Tracer for LinuxTracer {
     }
 
     fn wait(&mut self) -> Result<Report, Error> {
-        let report = self.next_report()?;
-        if let Report::Stopped(stop) = &report {
-            self.follower.stopped(stop.pid, stop.tid);
-        }
-        Ok(report)
+        self.next_report()
     }
 
     fn set_tick(&mut self, period: Duration) -> Result<(), Error> {
@@ -135,32 +132,32 @@ impl Tracer for LinuxTracer {
         memory::write_memory(stop.tid, address, bytes)
     }
 
-    fn map_code(&mut self, stop: &Stop, _near: u64, _length: usize) -> Result<u64, Error> {
-        Err(unsupported(stop))
+    fn map_code(&mut self, stop: &Stop, near: u64, length: usize) -> Result<u64, Error> {
+        self.guards.map_code(stop, near, length)
     }
 
-    fn unmap_code(&mut self, stop: &Stop, _address: u64, _length: usize) -> Result<(), Error> {
-        Err(unsupported(stop))
+    fn unmap_code(&mut self, stop: &Stop, address: u64, length: usize) -> Result<(), Error> {
+        self.guards.unmap_code(stop, address, length)
     }
 
     fn install_guard(&mut self, stop: &Stop) -> Result<(), Error> {
-        Err(unsupported(stop))
+        self.guards.install(stop)
     }
 
-    fn guard(&mut self, stop: &Stop, _entry: crate::Guard) -> Result<(), Error> {
-        Err(unsupported(stop))
+    fn guard(&mut self, stop: &Stop, entry: Guard) -> Result<(), Error> {
+        self.guards.add(stop, entry)
     }
 
-    fn guard_lost(&mut self, _pid: Pid) -> bool {
-        false
+    fn guard_lost(&mut self, pid: Pid) -> bool {
+        self.guards.lost(pid)
     }
 
     fn remove_guard(&mut self, stop: &Stop) -> Result<(), Error> {
-        Err(unsupported(stop))
+        self.guards.remove(stop)
     }
 
-    fn leftovers(&mut self, _stop: &Stop) -> Result<Vec<crate::Leftover>, Error> {
-        Ok(Vec::new())
+    fn leftovers(&mut self, stop: &Stop) -> Result<Vec<Leftover>, Error> {
+        self.guards.leftovers(stop)
     }
 
     fn facts(&mut self, pid: Pid) -> Result<ProcessFacts, Error> {
@@ -168,7 +165,7 @@ impl Tracer for LinuxTracer {
     }
 
     fn mappings(&mut self, pid: Pid) -> Result<Vec<Mapping>, Error> {
-        self.read_mappings(pid)
+        facts::mappings(pid)
     }
 
     fn auxiliary_vector(&mut self, pid: Pid) -> Result<AuxiliaryVector, Error> {
@@ -182,10 +179,6 @@ impl Tracer for LinuxTracer {
     fn open_path(&mut self, pid: Pid, path: &Path) -> io::Result<File> {
         self.open_in_root(pid, path)
     }
-}
-
-fn unsupported(stop: &Stop) -> Error {
-    Error::Remote { what: "make system calls", pid: stop.pid, cause: io::ErrorKind::Unsupported.into() }
 }
 
 /// How the kernel marks the SIGTRAP of a breakpoint instruction (`siginfo.h`; `exc_int3`, `arch/x86/kernel/traps.c`).

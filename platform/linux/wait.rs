@@ -160,6 +160,7 @@ impl LinuxTracer {
     fn executed(&mut self, tid: Tid) -> Report {
         let pid = Pid(tid.0);
         self.threads.remove_all(pid);
+        self.guards.forget(pid);
         self.queue.retain(|report| !matches!(report, Report::Stopped(stop) if stop.pid == pid));
         self.threads.add(tid, pid, Activity::Stopped);
         Report::Stopped(Stop { pid, tid, kind: StopKind::Exec })
@@ -175,6 +176,7 @@ impl LinuxTracer {
             return Some(Report::ThreadEnded { pid, tid });
         }
         self.threads.remove_all(pid);
+        self.guards.forget(pid);
         self.leaving.remove(&pid);
         let status = if libc::WIFSIGNALED(status) {
             ExitStatus::Killed(Signal(libc::WTERMSIG(status)))

@@ -1,0 +1,243 @@
+//! System calls made in a stopped thread's name.
+//!
+//! The thread executes a `syscall` instruction that is in its memory anyway, between two `PTRACE_SYSCALL` stops, and
+//! has its registers back before anything else happens. Single-stepping would need no second stop, but its trap is a
+//! signal that the kernel forces upon the thread: a program that blocks or ignores SIGTRAP would lose that setting.
+//!
+//! What the thread was doing goes on as if nothing had happened:
+//! - All signals are blocked meanwhile, so none is delivered with borrowed registers. SIGSTOP, which cannot be
+//!   blocked, is passed on, and its stop is shown again afterwards.
+//! - A system call that the stop interrupted is restarted by the kernel, which looks for `-ERESTART*` in rax and for
+//!   the call's number in orig_rax only when the thread at last returns to user mode. The calls made here do not touch
+//!   its restart block.
+//! - A signal that stopped the thread can still be delivered, with its `siginfo_t`.
+//! - A restartable sequence (`rseq(2)`) that was interrupted is still aborted.
+//!
+//! If this process is killed within a call (some 20 microseconds each; about six when attaching), the thread runs on
+//! with the call's registers, which it does not survive.
+
+use std::io;
+
+use libc::{c_int, c_long, siginfo_t, user_regs_struct};
+
+use super::status::Status;
+use super::{facts, memory, ptrace, step};
+use crate::{Error, Mapping, Pid, Signal, Stop, Tid};
+
+/// The machine code of `syscall`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// Offset of `rseq_cs` in `struct rseq` (`include/uapi/linux/rseq.h`).
+const RSEQ_CS: u64 = 8;
+
+/// The right to make system calls in the name of one stopped thread.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pid: Pid,
+    tid: Tid,
+    instruction: u64,
+}
+
+/// Why no system call may be made in the name of the thread, if so.
+fn refusal(tid: Tid) -> Result<Option<&'static str>, Error> {
+    if Status::of(tid)?.seccomp != 0 {
+        return Ok(Some("its seccomp filter might kill it for that"));
+    }
+    if ptrace::dispatches_system_calls(tid)? {
+        return Ok(Some("it has its system calls dispatched (PR_SET_SYSCALL_USER_DISPATCH)"));
+    }
+    Ok(None)
+}
+
+impl Remote {
+    /// Finds out how calls can be made in the name of the thread of `stop`.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] if a filter forbids it, or if there is no `syscall` instruction.
+    pub(super) fn new(stop: &Stop) -> Result<Self, Error> {
+        let (pid, tid) = (stop.pid, stop.tid);
+        let refused = |cause: io::Error| Error::Remote { what: "make system calls", pid, cause };
+        if let Some(why) = refusal(tid)? {
+            return Err(refused(io::Error::new(io::ErrorKind::PermissionDenied, why)));
+        }
+        let instruction = find_syscall_instruction(tid, &facts::mappings(pid)?)?
+            .ok_or_else(|| refused(io::Error::new(io::ErrorKind::NotFound, "its code has no syscall instruction")))?;
+        Ok(Remote { pid, tid, instruction })
+    }
+
+    /// The process.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The thread.
+    pub(super) fn tid(&self) -> Tid {
+        self.tid
+    }
+
+    /// Makes the system call `number`; returns its result.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] with the call's own error, [`Error::Gone`].
+    pub(super) fn call(&self, what: &'static str, number: c_long, arguments: [u64; 6]) -> Result<u64, Error> {
+        let tid = self.tid;
+        let mut run = Run { pid: self.pid, tid, missed_stop: false };
+        let mut info = ptrace::signal_info(tid)?;
+        if stop_event(&info) == libc::PTRACE_EVENT_VFORK {
+            // It would wait for its child, deaf to everything.
+            let cause = io::Error::new(io::ErrorKind::WouldBlock, "it waits for the child that it created by vfork");
+            return Err(Error::Remote { what, pid: self.pid, cause });
+        }
+        if !matches!(stop_event(&info), 0 | libc::PTRACE_EVENT_STOP) {
+            // Amid a system call (exec, clone), whose end would overwrite the registers.
+            run.reach_event_stop()?;
+            info = ptrace::signal_info(tid)?;
+        }
+        let registers = ptrace::registers(tid)?;
+        let mask = ptrace::signal_mask(tid)?;
+        let critical_section = CriticalSection::of(tid)?;
+
+        ptrace::set_signal_mask(tid, !0)?;
+        ptrace::set_registers(tid, &self.call_registers(&registers, number, arguments))?;
+        let result = run.through_system_call();
+        ptrace::set_registers(tid, &registers)?;
+        if let Some(section) = critical_section {
+            section.put_back(tid)?;
+        }
+        if stop_event(&info) == 0 {
+            run.reach_signal_stop(&info)?;
+        } else {
+            run.reach_event_stop()?;
+        }
+        ptrace::set_signal_mask(tid, mask)?;
+        if run.missed_stop {
+            ptrace::interrupt(tid)?;
+        }
+        match -(result? as i64) {
+            error @ 1..=4095 => {
+                Err(Error::Remote { what, pid: self.pid, cause: io::Error::from_raw_os_error(error as i32) })
+            }
+            result => Ok(-result as u64),
+        }
+    }
+
+    fn call_registers(&self, registers: &user_regs_struct, number: c_long, arguments: [u64; 6]) -> user_regs_struct {
+        let [rdi, rsi, rdx, r10, r8, r9] = arguments;
+        // orig_rax -1: no system call is to be restarted before this one.
+        let (rip, rax, orig_rax) = (self.instruction, number as u64, u64::MAX);
+        user_regs_struct { rip, rax, orig_rax, rdi, rsi, rdx, r10, r8, r9, ..*registers }
+    }
+}
+
+/// A stopped thread on its way from stop to stop.
+struct Run {
+    pid: Pid,
+    tid: Tid,
+    /// A `PTRACE_EVENT_STOP` passed that somebody else must see, job control's for example.
+    missed_stop: bool,
+}
+
+impl Run {
+    /// Executes the `syscall` instruction at the program counter; returns rax.
+    fn through_system_call(&mut self) -> Result<u64, Error> {
+        let is_system_call = |status| ptrace::is_signal_stop(status) && libc::WSTOPSIG(status) == libc::SIGTRAP;
+        for _entry_and_exit in 0..2 {
+            self.until(ptrace::run_to_system_call, is_system_call)?;
+            // Should this process be killed now: else the kernel would send SIGTRAP (`ptrace_report_syscall`).
+            ptrace::collect_stop(self.tid)?;
+        }
+        Ok(ptrace::registers(self.tid)?.rax)
+    }
+
+    /// To a `PTRACE_EVENT_STOP`, without an instruction executed.
+    fn reach_event_stop(&mut self) -> Result<(), Error> {
+        ptrace::interrupt(self.tid)?;
+        self.until(ptrace::cont, |status| ptrace::event(status) == libc::PTRACE_EVENT_STOP)
+    }
+
+    /// Back to a stop before the delivery of a signal, without an instruction executed.
+    fn reach_signal_stop(&mut self, info: &siginfo_t) -> Result<(), Error> {
+        let signal = info.si_signo;
+        ptrace::set_signal_mask(self.tid, !(1 << (signal - 1)))?;
+        step::send(self.pid, self.tid, signal)?;
+        self.until(ptrace::cont, |status| ptrace::is_signal_stop(status) && libc::WSTOPSIG(status) == signal)?;
+        if !is_own(&ptrace::signal_info(self.tid)?) {
+            // One of somebody else was pending, and ours came after it or was merged with it.
+            step::send(self.pid, self.tid, signal)?;
+        }
+        ptrace::set_signal_info(self.tid, info)
+    }
+
+    /// Resumes by `how` until a stop is `wanted`, which is not collected.
+    fn until(
+        &mut self,
+        how: impl Fn(Tid, Option<Signal>) -> Result<(), Error>,
+        wanted: impl Fn(c_int) -> bool,
+    ) -> Result<(), Error> {
+        let mut deliver = None;
+        loop {
+            how(self.tid, deliver.take())?;
+            let status = ptrace::look_for_stop(self.tid)?;
+            if wanted(status) {
+                return Ok(());
+            }
+            if ptrace::event(status) == 0 {
+                // Only SIGSTOP, which leads to a PTRACE_EVENT_STOP, is not blocked.
+                deliver = Some(Signal(libc::WSTOPSIG(status)));
+            } else {
+                self.missed_stop = true;
+            }
+        }
+    }
+}
+
+/// True for a signal that this process sent by tgkill. A sender in another PID namespace is 0.
+fn is_own(info: &siginfo_t) -> bool {
+    // SAFETY: a signal that tgkill sent has this member.
+    info.si_code == libc::SI_TKILL && [0, std::process::id() as libc::pid_t].contains(&unsafe { info.si_pid() })
+}
+
+/// The `PTRACE_EVENT_*` of the current stop; 0 if it is one before the delivery of a signal.
+fn stop_event(info: &siginfo_t) -> c_int {
+    if info.si_code > 0 { info.si_code >> 8 } else { 0 }
+}
+
+/// The restartable sequence that a thread may be in. When the thread returns to user mode, the kernel looks whether
+/// the program counter is in it; if not, as in a borrowed system call, it forgets the sequence.
+struct CriticalSection {
+    address: u64,
+    descriptor: [u8; 8],
+}
+
+impl CriticalSection {
+    fn of(tid: Tid) -> Result<Option<Self>, Error> {
+        let Some(area) = ptrace::rseq_area(tid)? else { return Ok(None) };
+        let (address, mut descriptor) = (area + RSEQ_CS, [0; 8]);
+        let count = memory::read_memory(tid, address, &mut descriptor)?;
+        Ok((count == descriptor.len() && descriptor != [0; 8]).then_some(CriticalSection { address, descriptor }))
+    }
+
+    fn put_back(&self, tid: Tid) -> Result<(), Error> {
+        memory::write_memory(tid, self.address, &self.descriptor)
+    }
+}
+
+/// The address of a `syscall` instruction: in the vdso, which has one in each version, or else in any other code.
+fn find_syscall_instruction(tid: Tid, mappings: &[Mapping]) -> Result<Option<u64>, Error> {
+    let is_vdso = |mapping: &&Mapping| mapping.path.as_os_str() == "[vdso]";
+    let code = |mapping: &&Mapping| mapping.executable && mapping.path.as_os_str() != "[vsyscall]";
+    let first = mappings.iter().filter(is_vdso);
+    for mapping in first.chain(mappings.iter().filter(code).filter(|mapping| !is_vdso(mapping))) {
+        let mut chunk = vec![0; 64 * 1024];
+        let mut start = mapping.start;
+        while start < mapping.end {
+            let length = chunk.len().min((mapping.end - start) as usize);
+            let count = memory::read_memory(tid, start, &mut chunk[..length])?;
+            if let Some(offset) = chunk[..count].windows(SYSCALL.len()).position(|bytes| bytes == SYSCALL) {
+                return Ok(Some(start + offset as u64));
+            }
+            start += length as u64;
+        }
+    }
+    Ok(None)
+}
