@@ -1,6 +1,7 @@
 //! Linux.
 
 mod action;
+mod affinity;
 mod attach;
 mod code_map;
 mod facts;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use libc::user_regs_struct;
 
+use super::affinity::Follower;
 use super::guard::Guards;
 use super::step::{self, Step};
 use super::threads::{Activity, Threads};
@@ -34,6 +35,7 @@ pub struct LinuxTracer {
     /// Processes of which a thread was detached, while others could not be stopped yet.
     pub(super) leaving: HashSet<Pid>,
     pub(super) guards: Guards,
+    follower: Follower,
     tick: Option<Tick>,
     _thread: PhantomData<*const ()>,
 }
@@ -54,7 +56,11 @@ impl Tracer for LinuxTracer {
     }
 
     fn wait(&mut self) -> Result<Report, Error> {
-        self.next_report()
+        let report = self.next_report()?;
+        if let Report::Stopped(stop) = &report {
+            self.follower.stopped(stop.pid, stop.tid);
+        }
+        Ok(report)
     }
 
     fn set_tick(&mut self, period: Duration) -> Result<(), Error> {

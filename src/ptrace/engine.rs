@@ -247,7 +247,7 @@ impl<T: Tracer> Engine<T> {
     /// Takes the breakpoint out for one instruction of one thread, while every other thread stands still.
     fn step_over(&mut self, stop: &mut Stop, address: u64) -> Result<(), Error> {
         let Some(original) = self.breakpoints.get(address).map(|breakpoint| breakpoint.original) else { return Ok(()) };
-        for pid in std::iter::once(self.settings.pid).chain(self.sharing.iter().copied()) {
+        for pid in self.sharing_processes() {
             match self.tracer.halt(pid) {
                 Ok(stops) => self.deferred.extend(stops),
                 Err(Error::Gone(_)) => {}

@@ -54,6 +54,9 @@ struct Thread {
     stopped: bool,
     /// The last SIGTRAP was caused by an int3.
     by_breakpoint: bool,
+    traced: bool,
+    /// It cannot be halted before this process has gone on.
+    in_vfork_of: Option<Pid>,
 }
 
 type Memory = BTreeMap<u64, Vec<u8>>;
@@ -117,7 +120,10 @@ impl Machine {
     pub(super) fn add_thread(&mut self, pid: Pid, tid: Tid) {
         let rsp = STACKS + STACK * (self.threads.len() as u64 + 1) - 0x800;
         let registers = Registers { rip: self.label("/program", "rest"), rsp, ..Registers::default() };
-        self.threads.insert(tid, Thread { pid, registers, stopped: false, by_breakpoint: false });
+        self.threads.insert(
+            tid,
+            Thread { pid, registers, stopped: false, by_breakpoint: false, traced: true, in_vfork_of: None },
+        );
     }
 
     /// The run-time address of a label.
@@ -270,12 +276,14 @@ impl Machine {
         self.sharing.insert(child, TARGET);
         let thread = Thread { pid: child, ..self.threads[&tid].clone() };
         self.threads.insert(Tid(child.0), thread);
+        self.threads.get_mut(&tid).expect("a thread").in_vfork_of = Some(child);
         self.stop(Tid(child.0), StopKind::SharingChild { parent: TARGET });
     }
 
     /// A process replaces its program (by the same); all its other threads are gone.
     pub(super) fn exec(&mut self, pid: Pid) {
         if self.sharing.remove(&pid).is_some() {
+            self.end_vfork(pid);
             self.memories.insert(pid, Memory::new());
         } else {
             self.threads.retain(|tid, thread| thread.pid != pid || tid.0 == pid.0);
@@ -298,6 +306,7 @@ impl Machine {
     /// A process ends.
     pub(super) fn end_process(&mut self, pid: Pid, status: ExitStatus) {
         self.threads.retain(|_, thread| thread.pid != pid);
+        self.end_vfork(pid);
         self.reports.push_back(Report::ProcessEnded { pid, status });
     }
 
@@ -309,6 +318,13 @@ impl Machine {
     /// A thread is sent a signal.
     pub(super) fn send(&mut self, tid: Tid, signal: i32) {
         self.stop(tid, StopKind::Signal(Signal(signal)));
+    }
+
+    /// A vforked child has gone on: its parent, too, may.
+    fn end_vfork(&mut self, child: Pid) {
+        for thread in self.threads.values_mut().filter(|thread| thread.in_vfork_of == Some(child)) {
+            thread.in_vfork_of = None;
+        }
     }
 
     fn stopped_thread(&mut self, stop: &Stop) -> Result<&mut Thread, Error> {
@@ -381,6 +397,9 @@ impl Tracer for Machine {
         }
         self.reports = others;
         for (&tid, thread) in self.threads.iter_mut().filter(|(_, thread)| thread.pid == pid && !thread.stopped) {
+            if thread.in_vfork_of.is_some() {
+                continue;
+            }
             thread.stopped = true;
             thread.by_breakpoint = false;
             stops.push(Stop { pid, tid, kind: StopKind::Halted });
@@ -389,16 +408,17 @@ impl Tracer for Machine {
     }
 
     fn detach(&mut self, stop: Stop, how: Resume) -> Result<(), Error> {
-        self.stopped_thread(&stop)?.stopped = false;
+        let thread = self.stopped_thread(&stop)?;
+        thread.stopped = false;
+        thread.traced = false;
+        self.end_vfork(stop.pid);
         self.actions.push(Action::Detached(stop.tid, how));
         Ok(())
     }
 
     fn traced(&self) -> Vec<Pid> {
-        let detached = |tid| self.actions.iter().any(|action| matches!(action, Action::Detached(of, _) if *of == tid));
-        let pids: BTreeSet<Pid> =
-            self.threads.iter().filter(|&(&tid, _)| !detached(tid)).map(|(_, thread)| thread.pid).collect();
-        pids.into_iter().collect()
+        let traced = self.threads.values().filter(|thread| thread.traced);
+        traced.map(|thread| thread.pid).collect::<BTreeSet<Pid>>().into_iter().collect()
     }
 
     fn is_breakpoint_trap(&mut self, stop: &Stop) -> Result<bool, Error> {

@@ -104,7 +104,7 @@ impl<T: Tracer> Source for PtraceSource<T> {
     }
 
     fn detach(&mut self) -> Result<Vec<Notice>, Box<dyn Error + Send + Sync>> {
-        let problems = self.engine.detach()?;
+        let problems = self.engine.detach();
         tracing::info!("{}", self.engine.counters);
         let mut notices = self.notices();
         notices.extend(problems.into_iter().map(Notice::Warning));

@@ -60,7 +60,7 @@ fn detaching_leaves_bytes_that_somebody_else_wrote() {
     let mut rig = rig();
     let malloc = rig.machine().label("/program", "malloc");
     rig.machine().peek(TARGET, malloc, 1).expect("text")[0] = 0x90;
-    assert_eq!(rig.engine.detach().expect("a live target"), Vec::<String>::new());
+    assert_eq!(rig.engine.detach(), Vec::<String>::new());
     assert_eq!(rig.machine().patched(TARGET), [malloc]);
 }
 
