@@ -1,4 +1,4 @@
-/* A small server loop with a planted leak: every tenth request is logged, and the log line is never freed. */
+/* A small server loop with a planted leak: every fiftieth request is logged, and the log line is never freed. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ void serve(unsigned number)
     char path[32];
     snprintf(path, sizeof path, "/page/%u", number);
     struct request request = {copy_text(path), copy_text("200 OK")};
-    if (number % 10 == 0)
+    if (number % 50 == 0)
         log_request(&request);
     free(request.answer);
     free(request.path);

@@ -160,7 +160,6 @@ impl<T: Tracer> Engine<T> {
     }
 
     pub(super) fn warn(&mut self, text: String) {
-        tracing::warn!("{text}");
         self.notices.push(Notice::Warning(text));
     }
 
