@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use object::elf;
 use ruzstd::decoding::StreamingDecoder;
 
-/// The largest section that is decompressed. What it holds is kept in memory.
-const LARGEST: u64 = 8 << 30;
+/// The largest section that is decompressed: what it holds is kept in memory, and 32-bit DWARF can refer to no more.
+const LARGEST: u64 = 4 << 30;
 
 /// The most memory, in KiB, that xz may take for its window. Distributions use 8 MiB and less.
 const XZ_WINDOW_KIB: u32 = 256 << 10;

@@ -38,7 +38,9 @@ fn cpp(raw: &str) -> Option<String> {
     let completed = with_constructor_result(raw);
     let symbol = cpp_demangle::Symbol::new(completed.as_deref().unwrap_or(raw)).ok()?;
     let mut text = Bounded::default();
-    symbol.structured_demangle(&mut text, &DemangleOptions::new().hide_expression_literal_types()).ok()?;
+    // Template functions state their result, others do not: that is noise in a call stack, and gdb omits it, too.
+    let options = DemangleOptions::new().no_return_type().hide_expression_literal_types();
+    symbol.structured_demangle(&mut text, &options).ok()?;
     // cpp_demangle 0.5 writes a comma before an empty parameter pack.
     Some(text.0.replace(", >", ">").replace(", )", ")"))
 }
@@ -85,10 +87,14 @@ mod tests {
                 "core::ptr::drop_in_place<alloc::string::String>",
             ),
             ("_RNvCsbmNqQUJIY6D_4core3fun", "core::fun"),
-            ("_Z4makeIiJEEvT_DpT0_", "void make<int>(int)"),
+            ("_Z4makeIiJEEvT_DpT0_", "make<int>(int)"),
             ("_ZN4PoolIiEC4IcEEmRKT_", "Pool<int>::Pool<char>(unsigned long, char const&)"),
             ("_ZN4PoolC1IcJEEEmDpT0_", "Pool::Pool<char>(unsigned long)"),
             ("_ZN4PoolC1Ev", "Pool::Pool()"),
+            (
+                "_ZZN9__gnu_cxx6__stoaIddcJEEET0_PFT_PKT1_PPS3_DpT2_EPKcS5_PmS9_EN11_Save_errnoC1Ev",
+                "__gnu_cxx::__stoa<double, double, char>(double (*)(char const*, char**), char const*, char const*, unsigned long*)::_Save_errno::_Save_errno()",
+            ),
             ("_ZTooShort", "_ZTooShort"),
             ("_Z", "_Z"),
             ("", ""),

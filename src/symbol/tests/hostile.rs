@@ -45,8 +45,14 @@ fn look_everywhere(workshop: &Workshop, bytes: Vec<u8>) {
     }
 }
 
+/// Few cases unless `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { ProptestConfig { cases: 64, ..usual } }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn cut_short(program in 0..5usize, at in 0.0..1.0f64) {
