@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use memleax::event::Ending;
-use memleax::unwind::{ModuleMap, RawBacktrace, Unwinder};
+use memleax::unwind::{Image, ModuleMap, RawBacktrace, Unwinder};
 use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Registers};
 use memleax_targets::Target;
 use object::{Object, ObjectSymbol};
@@ -123,7 +123,8 @@ impl Stop {
 /// How to run a program under gdb.
 struct Run<'a> {
     program: &'a Path,
-    arguments: &'a [&'a str],
+    /// The separate debug file, if there is one.
+    debug_file: Option<&'a Path>,
     at: &'a str,
     stops: u32,
     steps: u32,
@@ -134,12 +135,15 @@ fn stops(run: &Run<'_>) -> Option<(Vec<Stop>, Vec<Mapping>)> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("stops");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unwind/stops.py");
-    let gdb = Command::new("gdb")
+    let mut gdb = Command::new("gdb");
+    if let Some(debug_file) = run.debug_file {
+        gdb.env("STOPS_SYMBOLS", debug_file);
+    }
+    let gdb = gdb
         .args(["-nx", "-batch", "-x"])
         .arg(script)
         .arg("--args")
         .arg(run.program)
-        .args(run.arguments)
         .env("STOPS_FILE", &file)
         .env("STOPS_AT", run.at)
         .env("STOPS_COUNT", run.stops.to_string())
@@ -164,13 +168,16 @@ fn stops(run: &Run<'_>) -> Option<(Vec<Stop>, Vec<Mapping>)> {
     Some(parsed)
 }
 
-/// Unwinds every stop and compares the frames with gdb's; the number of stops compared. Where the program's own code
+/// Unwinds every stop and compares the frames with gdb's. Where the program's own code
 /// ends gdb goes on with what it happens to find on the stack; there ours must say that the stack is complete.
-fn compare(run: &Run<'_>) -> Option<usize> {
-    let (stops, mappings) = stops(run)?;
+fn compare(run: &Run<'_>) {
+    let Some((stops, mappings)) = stops(run) else { return };
     let modules = modules(&mappings);
     let mut unwinder = Unwinder::default();
-    unwinder.update(&modules, &mut |_| None);
+    unwinder.update(&modules, &mut |module| {
+        let file = run.debug_file.filter(|_| module.path == run.program)?;
+        Some(Image::Memory(fs::read(file).expect("a debug file").into()))
+    });
     let mut backtrace = RawBacktrace::default();
     let mut failures = Vec::new();
     for (index, stop) in stops.iter().enumerate() {
@@ -192,7 +199,6 @@ fn compare(run: &Run<'_>) -> Option<usize> {
     }
     let shown = failures.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("\n");
     assert!(failures.is_empty(), "{} of {} stops differ:\n{shown}", failures.len(), stops.len());
-    Some(stops.len())
 }
 
 fn names(modules: &ModuleMap, frames: &[u64]) -> String {
@@ -205,7 +211,7 @@ fn names(modules: &ModuleMap, frames: &[u64]) -> String {
 
 fn compare_frames(target: &Target, at: &str, stops: u32, steps: u32) {
     let program = target.build();
-    compare(&Run { program: &program.path, arguments: &[], at, stops, steps });
+    compare(&Run { program: &program.path, debug_file: None, at, stops, steps });
 }
 
 #[test]
@@ -232,12 +238,31 @@ fn frames_of_a_program_without_pie_and_binary_search_table() {
 fn frames_of_a_stripped_program() {
     compare_frames(&Target::cpp("frames").flags(&["-O3", "-march=x86-64-v3"]).stripped(), "malloc", 200, 0);
 }
+/// No function of the program is described in `.eh_frame`.
+const ONLY_DEBUG_FRAME: &[&str] = &["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"];
+
+#[test]
+fn frames_described_only_for_debuggers() {
+    compare_frames(&Target::c("libc_calls").flags(ONLY_DEBUG_FRAME), "malloc", 200, 0);
+}
+
+#[test]
+fn frames_described_only_for_debuggers_compressed() {
+    compare_frames(&Target::c("libc_calls").flags(ONLY_DEBUG_FRAME).flags(&["-gz=zlib"]), "malloc", 200, 0);
+}
+
+#[test]
+fn frames_described_only_in_the_debug_file() {
+    let program = Target::c("libc_calls").flags(ONLY_DEBUG_FRAME).stripped().build();
+    compare(&Run { program: &program.path, debug_file: Some(&program.unstripped), at: "malloc", stops: 200, steps: 0 });
+}
+
 /// musl has no unwind information: what its code tells must lead to the program's own first function and no further than
 /// the code that calls it.
 fn check_musl(flags: &[&str]) {
     let program = Target::c("libc_calls").compiler("musl-gcc").flags(flags).build();
     let first = [function(&program.path, "main"), function(&program.path, "run")];
-    let run = Run { program: &program.path, arguments: &[], at: "malloc", stops: 100, steps: 0 };
+    let run = Run { program: &program.path, debug_file: None, at: "malloc", stops: 100, steps: 0 };
     let Some((stops, mappings)) = stops(&run) else { return };
     let modules = modules(&mappings);
     let mut unwinder = Unwinder::default();

@@ -83,7 +83,7 @@ impl Cfi {
         let Ok(parsed) = EhFrameHdr::new(&header, LittleEndian).parse(&bases, 8) else { return cfi };
         let gimli::Pointer::Direct(address) = parsed.eh_frame_ptr() else { return cfi };
         let Some(length) = module.image_bytes_from(address).map(|bytes| bytes.len() as u64) else { return cfi };
-        let Some(eh_frame) = part_of_image(module, image, address..address + length) else { return cfi };
+        let Some(eh_frame) = part_of_image(module, image, address..address.saturating_add(length)) else { return cfi };
         Cfi { eh_frame: Some(eh_frame), eh_frame_hdr: Some(header), bases: bases.set_eh_frame(address), ..cfi }
     }
 

@@ -204,7 +204,7 @@ impl ModuleMap {
         for (index, module) in self.live.iter().enumerate() {
             for segment in &module.segments {
                 let start = module.run_time_address(segment.addresses.start) & !(PAGE - 1);
-                let end = module.run_time_address(segment.addresses.end).next_multiple_of(PAGE);
+                let end = page_after(module.run_time_address(segment.addresses.end));
                 self.spans.push((start..end, index));
             }
         }
@@ -298,7 +298,7 @@ fn biases(file: &FileMappings<'_>, opened: &Opened, all: &[Mapping]) -> Vec<u64>
     let executes = |bias: u64| {
         segments.iter().filter(|segment| segment.executable).any(|segment| {
             let start = bias.wrapping_add(segment.addresses.start);
-            let end = bias.wrapping_add(segment.addresses.end).next_multiple_of(PAGE);
+            let end = page_after(bias.wrapping_add(segment.addresses.end));
             all.iter().filter(|mapping| mapping.executable).any(|mapping| {
                 let its_own = mapping.file_id == file.file_id && bias_of(mapping, segment) == Some(bias);
                 // Text copied to anonymous huge pages in place.
@@ -331,6 +331,11 @@ fn bias_of(mapping: &Mapping, segment: &Segment) -> Option<u64> {
     Some(mapping.start.wrapping_sub(file_address))
 }
 
+/// The end of the page that ends at or after `address`.
+fn page_after(address: u64) -> u64 {
+    address.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
 /// Puts an ELF image together from what is mapped from `start` on, in the layout of the file, without section headers.
 fn read_from_memory(start: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> usize) -> Option<(Layout, Vec<u8>)> {
     const LARGEST: u64 = 1 << 30;
@@ -355,3 +360,6 @@ fn read_from_memory(start: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> usize) -
     bytes.get_mut(0x3c..0x40)?.fill(0);
     Some((layout, bytes))
 }
+
+#[cfg(test)]
+mod tests;

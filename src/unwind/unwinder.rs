@@ -277,10 +277,12 @@ impl<'r, 'm> Walk<'r, 'm> {
 /// A module's own call frame information, and that of its separate debug file if there is little.
 fn cfi_of(module: &Module, debug_file: &mut dyn FnMut(&Module) -> Option<Image>) -> Cfi {
     /// Less than a byte of frame description for so many of code is that of start-up code only (musl).
-    const SPARSE: usize = 100;
+    const SPARSE: u64 = 100;
+    /// As much describes the start-up code of a program that has nothing else described.
+    const START_UP: u64 = 256;
     let mut cfi = Cfi::of_module(module);
     let code: u64 = module.segments.iter().filter(|segment| segment.executable).map(|it| it.file_size).sum();
-    if (cfi.size() as u64) < code / SPARSE as u64
+    if (cfi.size() as u64) < START_UP.max(code / SPARSE)
         && let Some(image) = debug_file(module)
     {
         cfi.add_debug_frame(Cfi::of_image(&image));
@@ -292,7 +294,7 @@ fn cfi_of(module: &Module, debug_file: &mut dyn FnMut(&Module) -> Option<Image>)
 fn is_entry_code(module: &Module, address: u64) -> bool {
     /// A little more than that of any C library.
     const LENGTH: u64 = 64;
-    module.entry != 0 && (module.entry..module.entry + LENGTH).contains(&address)
+    module.entry != 0 && address.checked_sub(module.entry).is_some_and(|offset| offset < LENGTH)
 }
 
 /// True if the code at `pc`, in no module, is a signal trampoline.

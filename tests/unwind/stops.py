@@ -1,7 +1,8 @@
 """Run by gdb: stops a program at chosen places and writes down registers, stack memory and gdb's own backtrace.
 
 Environment: STOPS_FILE, where to write; STOPS_AT, where to stop: functions, `;` between; STOPS_COUNT, how many stops;
-STOPS_STEPS, how many single instructions to go on after each, each a stop, too.
+STOPS_STEPS, how many single instructions to go on after each, each a stop, too; STOPS_SYMBOLS, the program with symbols
+if it has none itself.
 
 Format, a line each: `maps PATH` once; then for each stop `stop`, `reg NAME HEX`…, `memory HEX-ADDRESS HEX-BYTES`…,
 `frame HEX-PC normal|signal`… and `end REASON`.
@@ -65,6 +66,8 @@ def record(out):
     out.write("end %s\n" % reason)
 
 
+if "STOPS_SYMBOLS" in os.environ:
+    gdb.execute("symbol-file " + os.environ["STOPS_SYMBOLS"])
 with open(os.environ["STOPS_FILE"], "w") as out:
     for place in os.environ["STOPS_AT"].split(";"):
         gdb.execute("break " + place)
