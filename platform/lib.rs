@@ -40,6 +40,7 @@ mod bytes;
 mod contract;
 mod error;
 mod map;
+mod own_signals;
 mod process;
 mod registers;
 
@@ -47,5 +48,6 @@ pub use bytes::SharedBytes;
 pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};
 pub use error::{AttachRefusal, Error};
 pub use map::MappedFile;
+pub use own_signals::is_ignored;
 pub use process::{AuxiliaryVector, Mapping, Pid, ProcessFacts, Signal, Tid};
 pub use registers::Registers;

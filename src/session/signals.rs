@@ -23,6 +23,10 @@ impl Signals {
     pub fn catch() -> io::Result<Self> {
         let signals = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU] {
+            // `nohup memleax` is to go on after its terminal.
+            if signal == SIGHUP && memleax_platform::is_ignored(memleax_platform::Signal(signal)) {
+                continue;
+            }
             signal_hook::flag::register(signal, Arc::clone(&signals.end))?;
         }
         signal_hook::flag::register(SIGTSTP, Arc::clone(&signals.suspend))?;
