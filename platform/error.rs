@@ -37,6 +37,8 @@ pub enum AttachRefusal {
     },
     /// The process is not dumpable, or runs with privileges that the tracer lacks.
     Privileged,
+    /// The kernel denies it to a tracer that has all the privilege there is.
+    Denied,
     /// Not a 64-bit process of the tracer's own architecture; what it is.
     OtherArchitecture(String),
 }
@@ -104,7 +106,14 @@ fn refusal_text(why: &AttachRefusal) -> String {
         AttachRefusal::OtherUser(uid) => format!("it belongs to user {uid}; run memleax as that user or as root"),
         AttachRefusal::Setting { name, value, remedy } => format!("{name} is {value}; {remedy}"),
         AttachRefusal::Privileged => {
-            "it is protected (set-user-id, capabilities or not dumpable); run memleax as root".into()
+            "it is protected (set-user-id, capabilities or not dumpable); run memleax as root, in a container with \
+             CAP_SYS_PTRACE"
+                .into()
+        }
+        AttachRefusal::Denied => {
+            "the kernel denies it even to root: a security module (its log says more), or a filter that \
+             memleax itself runs under; in a container allow ptrace (for example `--security-opt seccomp=unconfined`)"
+                .into()
         }
         AttachRefusal::OtherArchitecture(what) => format!("it is {what}; this memleax traces x86_64 processes"),
     }

@@ -19,44 +19,12 @@ const YAMA_SETTING: &str = "kernel.yama.ptrace_scope";
 impl LinuxTracer {
     /// See [`Tracer::attach`].
     pub(super) fn attach_to(&mut self, pid: Pid) -> Result<(), Error> {
-        self.refuse_unfit(pid)?;
+        refuse_unfit(pid)?;
         let result = self.seize_threads(pid).and_then(|()| self.check_access(pid));
         if result.is_err() {
             self.let_go(pid);
         }
         result
-    }
-
-    /// Refuses what can be seen to be no process that could be traced, before it is touched.
-    fn refuse_unfit(&self, pid: Pid) -> Result<(), Error> {
-        let refuse = |why| Err(Error::Refused { pid, why });
-        if pid.0 <= 0 {
-            return refuse(AttachRefusal::NoSuchProcess);
-        }
-        if pid.0 as u32 == std::process::id() {
-            return refuse(AttachRefusal::Itself);
-        }
-        let status = match Status::of(Tid(pid.0)) {
-            Ok(status) => status,
-            Err(Error::Gone(_)) => return refuse(AttachRefusal::NoSuchProcess),
-            Err(error) => return Err(error),
-        };
-        if status.process != pid.0 {
-            return refuse(AttachRefusal::ThreadOf(status.pid()));
-        }
-        if is_kernel_thread(pid) {
-            return refuse(AttachRefusal::KernelThread);
-        }
-        if status.has_ended() && !has_living_thread(pid) {
-            return refuse(AttachRefusal::Zombie);
-        }
-        if status.tracer != 0 {
-            return refuse(already_traced(status.tracer));
-        }
-        match architecture(pid) {
-            Some(what) => refuse(AttachRefusal::OtherArchitecture(what)),
-            None => Ok(()),
-        }
     }
 
     /// Seizes threads until a look at the list finds no new one. From then on each thread that is created is traced
@@ -125,6 +93,39 @@ impl LinuxTracer {
     }
 }
 
+/// Refuses what can be seen to be no process that could be traced, before it is touched.
+fn refuse_unfit(pid: Pid) -> Result<(), Error> {
+    let refuse = |why| Err(Error::Refused { pid, why });
+    if pid.0 <= 0 {
+        return refuse(AttachRefusal::NoSuchProcess);
+    }
+    if pid.0 as u32 == std::process::id() {
+        return refuse(AttachRefusal::Itself);
+    }
+    let status = match Status::of(Tid(pid.0)) {
+        Ok(status) => status,
+        Err(Error::Gone(_)) if is_hidden(pid) => return refuse(AttachRefusal::Privileged),
+        Err(Error::Gone(_)) => return refuse(AttachRefusal::NoSuchProcess),
+        Err(error) => return Err(error),
+    };
+    if status.process != pid.0 {
+        return refuse(AttachRefusal::ThreadOf(status.pid()));
+    }
+    if is_kernel_thread(pid) {
+        return refuse(AttachRefusal::KernelThread);
+    }
+    if status.has_ended() && !has_living_thread(pid) {
+        return refuse(AttachRefusal::Zombie);
+    }
+    if status.tracer != 0 {
+        return refuse(already_traced(status.tracer));
+    }
+    match architecture(pid) {
+        Some(what) => refuse(AttachRefusal::OtherArchitecture(what)),
+        None => Ok(()),
+    }
+}
+
 fn refuse_gone(pid: Pid, error: Error) -> Error {
     match error {
         Error::Gone(_) => Error::Refused { pid, why: AttachRefusal::NoSuchProcess },
@@ -151,7 +152,8 @@ fn refusal(target: &Status) -> Option<AttachRefusal> {
         ("1", false) => format!("run memleax as root, or allow it: `sudo sysctl -w {YAMA_SETTING}=0`"),
         ("2", false) => format!("run memleax as root, or allow it: `sudo sysctl -w {YAMA_SETTING}=1`"),
         ("3", _) => "it forbids tracing until the next boot; set it to less in /etc/sysctl.d and reboot".into(),
-        _ => return Some(AttachRefusal::Privileged),
+        (_, true) => return Some(AttachRefusal::Denied),
+        (_, false) => return Some(AttachRefusal::Privileged),
     };
     Some(AttachRefusal::Setting { name: YAMA_SETTING, value: scope.trim().into(), remedy })
 }
@@ -161,6 +163,11 @@ fn already_traced(tracer: i32) -> AttachRefusal {
     let status = Status::of(Tid(tracer)).unwrap_or_default();
     let by = if status.process == 0 { Pid(tracer) } else { status.pid() };
     AttachRefusal::AlreadyTraced { by, name: status.name }
+}
+
+/// `/proc` may hide the processes of other users (its mount option `hidepid`).
+fn is_hidden(pid: Pid) -> bool {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.0), None) == Err(nix::errno::Errno::EPERM)
 }
 
 fn is_kernel_thread(pid: Pid) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::status::Status;
 use super::threads::Activity;
-use super::wait::{unless_gone, wait_error};
+use super::wait::unless_gone;
 use super::{LinuxTracer, ptrace};
 use crate::{Error, Pid, Report, Stop, StopKind, Tid};
 
@@ -59,7 +59,7 @@ impl LinuxTracer {
             for tid in self.threads.not_stopped(pid) {
                 // An exec ends all other threads.
                 if self.threads.get(tid).is_some()
-                    && let Some(status) = ptrace::poll(tid).map_err(wait_error)?
+                    && let Some(status) = ptrace::poll(tid).map_err(|cause| self.wait_error(cause))?
                 {
                     fruitless = 0;
                     if let Some(report) = self.classify(tid, status, Some(pid))? {

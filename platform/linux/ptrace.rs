@@ -124,6 +124,11 @@ pub(super) fn set_program_counter(tid: Tid, address: u64) -> Result<(), Error> {
     plain_request("set the program counter of", libc::PTRACE_POKEUSER, tid, register, address as usize)
 }
 
+/// Writes one word of memory, whatever the page's protection.
+pub(super) fn poke(tid: Tid, address: u64, word: u64) -> Result<(), Error> {
+    plain_request("write the memory of", libc::PTRACE_POKEDATA, tid, address as usize, word as usize)
+}
+
 /// What is known of the signal or event that stopped the thread.
 pub(super) fn signal_info(tid: Tid) -> Result<siginfo_t, Error> {
     let mut info = MaybeUninit::<siginfo_t>::uninit();

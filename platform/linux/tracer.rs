@@ -64,8 +64,11 @@ impl Tracer for LinuxTracer {
     }
 
     fn set_tick(&mut self, period: Duration) -> Result<(), Error> {
-        let tick =
-            Tick::new(period).map_err(|cause| Error::Os { what: "make a timer for tracing", pid: Pid(0), cause })?;
+        let tick = Tick::new(period).map_err(|cause| Error::Os {
+            what: "make a timer in",
+            pid: Pid(nix::unistd::getpid().as_raw()),
+            cause,
+        })?;
         self.tick = Some(tick);
         Ok(())
     }
@@ -95,14 +98,19 @@ impl Tracer for LinuxTracer {
     }
 
     fn detach(&mut self, stop: Stop, how: Resume) -> Result<(), Error> {
-        self.threads.remove(stop.tid).ok_or(Error::Gone(stop.tid))?;
+        // If job control has stopped the process, the kernel stops the thread again (`__ptrace_unlink`).
+        if let Err(error) = ptrace::detach(stop.tid, signal_to_deliver(&stop, how)) {
+            // Killed: its status is still to come, and its parent waits until it is fetched.
+            self.threads.set(stop.tid, Activity::Running);
+            return Err(error);
+        }
+        self.threads.remove(stop.tid);
         if self.threads.any_living(stop.pid) {
             self.leaving.insert(stop.pid);
         } else {
             self.leaving.remove(&stop.pid);
         }
-        // If job control has stopped the process, the kernel stops the thread again (`__ptrace_unlink`).
-        ptrace::detach(stop.tid, signal_to_deliver(&stop, how))
+        Ok(())
     }
 
     fn traced(&self) -> Vec<Pid> {

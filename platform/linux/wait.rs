@@ -33,7 +33,7 @@ impl LinuxTracer {
                     tick::take();
                     return Ok(Report::Tick);
                 }
-                Err(cause) => return Err(wait_error(cause)),
+                Err(cause) => return Err(self.wait_error(cause)),
             }
         }
     }
@@ -166,6 +166,11 @@ impl LinuxTracer {
         Report::Stopped(Stop { pid, tid, kind: StopKind::Exec })
     }
 
+    /// The error of waiting for any traced thread.
+    pub(super) fn wait_error(&self, cause: io::Error) -> Error {
+        Error::Os { what: "wait for traced", pid: self.threads.processes().first().copied().unwrap_or(Pid(-1)), cause }
+    }
+
     fn ended(&mut self, tid: Tid, status: c_int) -> Option<Report> {
         self.creators.remove(&tid);
         let thread = self.threads.remove(tid)?;
@@ -203,8 +208,4 @@ pub(super) fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
         Err(Error::Gone(_)) => Ok(()),
         other => other,
     }
-}
-
-pub(super) fn wait_error(cause: io::Error) -> Error {
-    Error::Os { what: "wait for any traced", pid: Pid(-1), cause }
 }

@@ -116,6 +116,40 @@ fn a_main_thread_may_end_first() {
 }
 
 #[test]
+fn a_thread_of_io_uring_is_attached_and_detached() {
+    let mut target = Target::start(&["io-uring"]);
+    let line = target.line();
+    if line.starts_with("refused") {
+        return skip(&format!("this kernel has no io_uring: {line}"));
+    }
+    assert_eq!(line, "ready");
+    for _ in 0..10 {
+        let mut tracer = attached(&target);
+        let stops = tracer.halt(target.pid).expect("halted");
+        assert!(stops.len() >= 2, "{stops:?}");
+        for stop in stops {
+            deliver(&mut tracer, Report::Stopped(stop));
+        }
+        detach_all(&mut tracer, target.pid);
+    }
+    target.go();
+    assert_eq!(target.line(), "read x");
+    assert_eq!(target.status(), "exited 0");
+}
+
+#[test]
+fn a_thousand_threads_are_attached_and_detached() {
+    let mut target = Target::start(&["threads", "1000"]);
+    assert_eq!(target.line(), "ready");
+    for _ in 0..3 {
+        let mut tracer = attached(&target);
+        detach_all(&mut tracer, target.pid);
+    }
+    target.go();
+    assert_eq!(target.status(), "exited 0");
+}
+
+#[test]
 fn what_is_no_process_is_refused() {
     assert_eq!(refusal(Pid(i32::MAX)), AttachRefusal::NoSuchProcess);
     assert_eq!(refusal(Pid(0)), AttachRefusal::NoSuchProcess);

@@ -2,6 +2,7 @@
 // tells on stdout what it did, and goes on when it reads a line on stdin.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -304,6 +305,12 @@ static void *sleeper(void *argument) {
     return argument;
 }
 
+static void many_threads(int count) {
+    while (count-- > 0)
+        start(sleeper, NULL);
+    idle();
+}
+
 static void blocked_trap(void) {
     sigset_t set;
     sigemptyset(&set);
@@ -334,6 +341,33 @@ static void memory(void) {
     mprotect(pages, 4096, PROT_READ);
     say("%.4s", pages);
     read_line();
+}
+
+// A read by io_uring that never ends, in a thread that the kernel makes for it.
+static void io_uring(void) {
+    struct io_uring_params parameters = {0};
+    int ring = syscall(SYS_io_uring_setup, 1, &parameters);
+    if (ring == -1) {
+        say("refused: %s", strerror(errno));
+        return read_line();
+    }
+    int protection = PROT_READ | PROT_WRITE;
+    size_t size = parameters.sq_off.array + sizeof(unsigned);
+    char *queue = mmap(NULL, size, protection, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+    struct io_uring_sqe *entry =
+        mmap(NULL, sizeof *entry, protection, MAP_SHARED, ring, IORING_OFF_SQES);
+    static char buffer[1];
+    int pipes[2];
+    if (pipe(pipes))
+        abort();
+    *entry = (struct io_uring_sqe){.opcode = IORING_OP_READ, .flags = IOSQE_ASYNC, .fd = pipes[0],
+                                   .addr = (uintptr_t)buffer, .len = 1};
+    *(_Atomic unsigned *)(queue + parameters.sq_off.tail) = 1;
+    say(syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0) == 1 ? "ready" : "failed");
+    read_line();
+    if (write(pipes[1], "x", 1) != 1 || syscall(SYS_io_uring_enter, ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) != 0)
+        abort();
+    say("read %c", *buffer);
 }
 
 // A thread that a second tracer holds, beside the main thread.
@@ -383,6 +417,10 @@ static int run(char **arguments) {
         crash();
     else if (!strcmp(mode, "memory"))
         memory();
+    else if (!strcmp(mode, "io-uring"))
+        io_uring();
+    else if (!strcmp(mode, "threads"))
+        many_threads(atoi(arguments[1]));
     else if (!strcmp(mode, "two-threads"))
         two_threads();
     else
