@@ -1,8 +1,9 @@
 //! Holds README.md to what the program does.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 const README: &str = include_str!("../README.md");
 
@@ -55,4 +56,59 @@ fn linked_files_exist() {
             assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(target).exists(), "{target}");
         }
     }
+}
+
+/// Ends the target at the end of the test, whatever that is.
+struct Target(Child);
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// A report without what differs from run to run and from machine to machine: addresses and counts, the C library's frames, how
+/// often the leak was seen again.
+fn shape(report: &str) -> Vec<String> {
+    let varies =
+        |line: &&str| ["libc.so", "times again", "still live at the end"].iter().any(|text| line.contains(text));
+    report
+        .lines()
+        .filter(|line| !varies(line) && !line.is_empty())
+        .map(|line| match line.trim().strip_prefix("0x").and_then(|rest| rest.split_once(' ')) {
+            Some((_address, frame)) => {
+                let (function, place) = frame.split_once("()+").expect("a named function");
+                let (_offset, place) = place.split_once("  ").expect("a source line");
+                format!("{function}()  {}", place.replace(env!("CARGO_MANIFEST_DIR"), "/home/you/memleax"))
+            }
+            None => {
+                line.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("N")
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn the_report_shown_is_what_the_demo_prints() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("leak");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/leak.c");
+    let built = Command::new("cc").args(["-O2", "-g", "-o"]).arg(&program).arg(source).status().expect("cc runs");
+    assert!(built.success());
+    let target = Target(Command::new(&program).stdin(Stdio::null()).spawn().expect("the demo's target runs"));
+
+    let output = Command::new(env!("CARGO_BIN_EXE_memleax"))
+        .args(["--expire", "1", "--duration", "5", &target.0.id().to_string()])
+        .output()
+        .expect("memleax runs");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{}\n{printed}", String::from_utf8_lossy(&output.stderr));
+
+    let shown = README.split("<!-- demo output -->").nth(1).and_then(|rest| rest.split("```").nth(1));
+    let shown = shown.expect("a block after the marker");
+    assert_eq!(shape(shown), shape(&printed), "\nshown:\n{shown}\nprinted:\n{printed}");
+    let source = fs::read_to_string(source).expect("readable");
+    let leak = source.lines().position(|line| line.contains("planted leak */")).expect("planted");
+    assert!(shown.contains(&format!("log_request()+14  /home/you/memleax/examples/demo/leak.c:{}\n", leak + 1)));
 }
