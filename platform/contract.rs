@@ -243,8 +243,8 @@ pub trait Tracer {
     fn guard_lost(&mut self, pid: Pid) -> bool;
 
     /// Removes the guard from the process of `stop` (the traced one, or a forked copy of it): the program has its own
-    /// action back. All threads must be halted, the breakpoints removed, and no thread be in the [`StopKind::Trap`] of
-    /// one of them: if the tracer died, that trap would now end the process. So swallow those and halt once more before.
+    /// action back. All threads must be halted, the breakpoints removed, and no thread be right behind one of them: the
+    /// program counter of one in such a [`StopKind::Trap`] must have been set back, or forth to a slot.
     ///
     /// In a process that shares its parent's memory, only its own signal handling is changed.
     ///

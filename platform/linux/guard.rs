@@ -126,6 +126,7 @@ impl Guards {
         let mut images = GuardImage::find(stop.tid, &facts::mappings(stop.pid)?)?;
         images.retain(|image| image.is_known() && !image.retired);
         if !images.is_empty() {
+            self.forget_handled_traps(stop.pid)?;
             let remote = Remote::new(stop)?;
             let scratch = Scratch::map(&remote)?;
             let restored = restore_action(stop.tid, &scratch, &images, own);
@@ -163,6 +164,22 @@ impl Guards {
         Ok(leftovers)
     }
 
+    /// Makes the kernel forget the traps that the tracer has dealt with: if the tracer is killed before it resumes these
+    /// threads, the signal is not delivered, as there will be no guard any more to tell it from the program's own.
+    fn forget_handled_traps(&self, pid: Pid) -> Result<(), Error> {
+        let Some(guard) = self.processes.get(&pid).and_then(|injected| injected.guard.as_ref()) else { return Ok(()) };
+        for tid in status::threads_of(pid)? {
+            match ptrace::registers(tid) {
+                Ok(registers) if guard.table.knows(registers.rip) && is_breakpoint_trap(tid)? => {
+                    ptrace::collect_stop(tid)?;
+                }
+                Ok(_) | Err(Error::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Where the guard is that this tracer installed.
     fn own_base(&self, pid: Pid) -> Option<u64> {
         Some(self.processes.get(&pid)?.guard.as_ref()?.base)
@@ -185,6 +202,12 @@ fn restore_action(
         scratch.exchange(image.base + header::OLD_ACTION)?;
     }
     Ok(Some(*image))
+}
+
+/// True for a thread that has stopped because of a breakpoint instruction.
+fn is_breakpoint_trap(tid: Tid) -> Result<bool, Error> {
+    let info = ptrace::signal_info(tid)?;
+    Ok((info.si_signo, info.si_code) == (libc::SIGTRAP, ptrace::SI_KERNEL))
 }
 
 /// True if no thread is in the guard, or will return to it: a handler of the program's own may have been interrupted.

@@ -7,6 +7,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 use super::guard_table::{HASH_FACTOR, entry, header, table};
+use super::ptrace::SI_KERNEL;
 
 /// The guard's code, to be placed right behind its header.
 #[derive(Debug)]
@@ -21,8 +22,6 @@ pub(super) struct GuardCode {
 
 /// Offsets in `siginfo_t`.
 const SI_CODE: i32 = 8;
-/// `si_code` of a signal that the kernel itself raised: for SIGTRAP, a breakpoint instruction.
-const SI_KERNEL: i32 = 0x80;
 /// `si_code` of a completed single step.
 const TRAP_TRACE: i32 = 2;
 

@@ -112,6 +112,11 @@ impl Table {
         table::ENTRIES as usize + (capacity + Self::area_capacity(capacity) + 1) * entry::SIZE as usize
     }
 
+    /// True for the address of a breakpoint, and in an area: the handler takes a trap there as dealt with.
+    pub(super) fn knows(&self, address: u64) -> bool {
+        self.index.contains_key(&address) || self.areas.iter().flatten().any(|area| area.contains(&address))
+    }
+
     /// True if it should be replaced by a bigger one before the next insertion.
     pub(super) fn is_full(&self) -> bool {
         self.index.len() * 2 >= self.capacity() || self.areas.len() >= Self::area_capacity(self.capacity())

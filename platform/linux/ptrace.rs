@@ -15,6 +15,9 @@ use crate::{Error, Pid, Signal, Tid};
 const OPTIONS: c_int =
     libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACEEXEC;
 
+/// How the kernel marks the SIGTRAP of a breakpoint instruction (`siginfo.h`; `exc_int3`, `arch/x86/kernel/traps.c`).
+pub(super) const SI_KERNEL: c_int = 0x80;
+
 /// The type of a request's name, which the C libraries disagree on.
 #[cfg(target_env = "musl")]
 type Request = c_int;
@@ -232,6 +235,14 @@ fn collect_unless_signal(tid: Tid, status: c_int) -> io::Result<Option<c_int>> {
     }
     let collected = wait_for(libc::P_PID, tid.0, libc::WEXITED | libc::WSTOPPED | libc::WNOHANG)?;
     Ok(collected.map(|(_, status)| status))
+}
+
+/// True for a stopped tracee whose stop was collected.
+pub(super) fn is_collected(tid: Tid) -> Result<bool, Error> {
+    match wait_for(libc::P_PID, tid.0, libc::WSTOPPED | libc::WNOWAIT | libc::WNOHANG) {
+        Ok(seen) => Ok(seen.is_none()),
+        Err(error) => Err(error_of("wait for", tid, error)),
+    }
 }
 
 /// Collects the stop of a tracee: [`wait`] does not report it again. See there what is lost by that.

@@ -93,6 +93,7 @@ impl Remote {
             run.reach_event_stop()?;
             info = ptrace::signal_info(tid)?;
         }
+        let is_collected = ptrace::is_collected(tid)?;
         let registers = ptrace::registers(tid)?;
         let mask = ptrace::signal_mask(tid)?;
         let critical_section = CriticalSection::of(tid)?;
@@ -108,6 +109,9 @@ impl Remote {
             run.reach_signal_stop(&info)?;
         } else {
             run.reach_event_stop()?;
+        }
+        if is_collected {
+            ptrace::collect_stop(tid)?;
         }
         ptrace::set_signal_mask(tid, mask)?;
         if run.missed_stop {

@@ -121,7 +121,7 @@ impl Tracer for LinuxTracer {
     }
 
     fn is_breakpoint_trap(&mut self, stop: &Stop) -> Result<bool, Error> {
-        Ok(stop.kind == StopKind::Trap && ptrace::signal_info(stop.tid)?.si_code == SI_KERNEL)
+        Ok(stop.kind == StopKind::Trap && ptrace::signal_info(stop.tid)?.si_code == ptrace::SI_KERNEL)
     }
 
     fn registers(&mut self, stop: &Stop) -> Result<Registers, Error> {
@@ -194,9 +194,6 @@ impl Tracer for LinuxTracer {
         self.open_in_root(pid, path)
     }
 }
-
-/// How the kernel marks the SIGTRAP of a breakpoint instruction (`siginfo.h`; `exc_int3`, `arch/x86/kernel/traps.c`).
-const SI_KERNEL: libc::c_int = 0x80;
 
 fn signal_to_deliver(stop: &Stop, how: Resume) -> Option<Signal> {
     match (how, stop.kind) {

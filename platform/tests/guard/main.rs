@@ -24,38 +24,66 @@ fn detach(mut tracer: Process) {
     tracer.commands(&["halt", "restore", "remove", "detach"]);
 }
 
-/// Kills the tracer after some hits while four threads meet a breakpoint without end.
-fn survives_kill(round: usize, commands: &[&str]) {
-    let mut target = Process::target(&["busy", "4"]);
+/// Kills the tracer after some hits, while four threads of `target` meet a breakpoint without end. The tracer obeys
+/// `before` before the first hit, and `after` before it is killed.
+fn survives_kill(mut target: Process, round: usize, before: &[&str], after: &[&str]) {
     let bump = target.address();
     let mut tracer = Process::tracer();
     tracer.commands(&[&format!("attach {}", target.pid()), "install", &format!("plant {bump}")]);
-    tracer.commands(commands);
+    tracer.commands(before);
     tracer.commands(&["run"]);
     let wanted = 20 + 37 * (round as u64 % 10);
     while tracer.command("hits").parse::<u64>().expect("a number") < wanted {}
+    tracer.commands(after);
     tracer.kill();
     assert_eq!(target.ask("s"), "right", "round {round}: {:?}", target.end());
     assert!(target.end().success(), "round {round}");
 }
 
+fn busy() -> Process {
+    Process::target(&["busy", "4"])
+}
+
 #[test]
 fn a_killed_tracer_with_slots_harms_nobody() {
     for round in 0..100 {
-        survives_kill(round, &[]);
+        survives_kill(busy(), round, &[], &[]);
     }
 }
 
 #[test]
 fn a_killed_tracer_that_emulates_harms_nobody() {
     for round in 0..30 {
-        survives_kill(round, &["emulate"]);
+        survives_kill(busy(), round, &["emulate"], &[]);
+    }
+}
+
+#[test]
+fn a_tracer_killed_while_all_is_halted_harms_nobody() {
+    for round in 0..20 {
+        survives_kill(busy(), round, &[], &["freeze"]);
+    }
+}
+
+#[test]
+fn a_tracer_killed_before_the_last_step_of_a_detach_harms_nobody() {
+    for round in 0..20 {
+        survives_kill(busy(), round, &[], &["freeze", "undo"]);
+    }
+}
+
+#[test]
+fn executables_of_all_kinds_survive() {
+    for flags in [&["-no-pie"][..], &["-static", "-no-pie"], &["-static-pie"]] {
+        for round in 0..5 {
+            survives_kill(Process::target_built(flags, &["busy", "4"]), round, &[], &[]);
+        }
     }
 }
 
 #[test]
 fn the_table_grows() {
-    survives_kill(1, &["fill 400", "areas 28", "fill 800"]);
+    survives_kill(busy(), 1, &["fill 400", "areas 28", "fill 800"], &[]);
 }
 
 #[test]
@@ -304,22 +332,130 @@ const CALLS: [(&str, &str, &str); 18] = [
 #[test]
 fn system_calls_that_threads_wait_in_go_on() {
     for (call, letter, result) in CALLS {
-        let mut target = Process::target(&["wait", call]);
-        let line = target.line();
-        let tid = line.strip_prefix("waiting ").expect("a thread");
-        target.until_asleep(tid);
+        // On a busy machine the call may have returned before it was seen to wait.
+        while !waits_on(call, letter, result) {}
+    }
+}
+
+/// False if the call was not seen to wait.
+fn waits_on(call: &str, letter: &str, result: &str) -> bool {
+    let mut target = Process::target(&["wait", call]);
+    let line = target.line();
+    if !target.until_asleep(line.strip_prefix("waiting ").expect("a thread")) {
+        return false;
+    }
+    let mut tracer = Process::tracer();
+    tracer.commands(&[&format!("attach {}", target.pid())]);
+    for _ in 0..3 {
+        tracer.commands(&["call 2", "run", "halt"]);
+    }
+    tracer.commands(&["detach"]);
+    target.send(letter);
+    let line = target.line();
+    assert!(line.starts_with(result), "{call}: {line}");
+    if letter.is_empty() {
+        target.send("x");
+    }
+    assert!(target.end().success());
+    true
+}
+
+#[test]
+fn a_signal_that_stopped_the_thread_is_delivered_after_calls() {
+    for action in ["info", "default"] {
+        let mut target = Process::target(&["trap", action]);
+        let bump = target.address();
+        let mut tracer = guarded(&target, &bump);
+        tracer.commands(&["always-call"]);
+        assert_eq!(target.ask("b"), "bumped 10");
+        assert_eq!(target.ask("u"), "queued 42 1");
+        assert_eq!(target.ask("U"), "queued 42 1");
+        if action == "info" {
+            assert_eq!(target.ask("r"), "raised 1 -6");
+            assert_eq!(target.ask("i"), "int3 2 128");
+        }
+        detach(tracer);
+    }
+}
+
+#[test]
+fn a_process_stopped_by_job_control_stays_so() {
+    let mut target = Process::target(&["trap", "default"]);
+    let bump = target.address();
+    target.signal(libc::SIGSTOP);
+    while target.state() != 'T' {
+        std::thread::yield_now();
+    }
+    let mut tracer = Process::tracer();
+    tracer.commands(&[
+        &format!("attach {}", target.pid()),
+        "install",
+        &format!("plant {bump}"),
+        "call 3",
+        "run",
+        "halt",
+    ]);
+    tracer.commands(&["call 3", "restore", "remove", "detach"]);
+    while target.state() != 'T' {
+        std::thread::yield_now();
+    }
+    target.send("b");
+    target.signal(libc::SIGCONT);
+    assert_eq!(target.line(), "bumped 10");
+}
+
+#[test]
+fn a_restartable_sequence_is_aborted_all_the_same() {
+    let mut target = Process::target(&["rseq"]);
+    match target.line().as_str() {
+        "none" => return skip("the C library registers no restartable sequences"),
+        line => assert_eq!(line, "entered"),
+    }
+    let mut tracer = Process::tracer();
+    tracer.commands(&[&format!("attach {}", target.pid()), "call 3", "run", "halt", "call 3", "detach"]);
+    assert_eq!(target.ask("x"), "right");
+}
+
+#[test]
+fn a_new_program_is_guarded_from_its_start() {
+    let mut target = Process::target(&["trap", "default"]);
+    let bump = target.address();
+    let mut tracer = guarded(&target, &bump);
+    tracer.commands(&["always-call"]);
+    assert!(target.ask("e").starts_with("bump"));
+    assert!(target.ask("q").starts_with("action foreign"));
+    tracer.commands(&["halt", "remove", "detach"]);
+    assert!(target.ask("q").starts_with("action default"));
+    assert_eq!(target.ask("b"), "bumped 10");
+}
+
+#[test]
+fn where_calls_might_kill_the_program_none_is_made() {
+    for (letter, name) in [("p", "seccomp"), ("P", "PR_SET_SYSCALL_USER_DISPATCH")] {
+        let mut target = Process::target(&["trap", "default"]);
+        let bump = target.address();
+        if !target.ask(letter).ends_with(" 0") {
+            skip(&format!("this kernel lacks {name}"));
+            continue;
+        }
         let mut tracer = Process::tracer();
         tracer.commands(&[&format!("attach {}", target.pid())]);
-        for _ in 0..3 {
-            tracer.commands(&["call 2", "run", "halt"]);
+        for command in ["install", &format!("plant {bump}")] {
+            let reply = tracer.command(command);
+            assert!(
+                reply.starts_with("error: cannot make system calls inside process") && reply.contains(name),
+                "{reply}"
+            );
         }
-        tracer.commands(&["detach"]);
-        target.send(letter);
-        let line = target.line();
-        assert!(line.starts_with(result), "{call}: {line}");
-        if letter.is_empty() {
-            target.send("x");
-        }
-        assert!(target.end().success());
+        tracer.commands(&["remove", "run", "halt", "detach"]);
+        assert_eq!(target.ask("b"), "bumped 10");
+        assert!(target.ask("q").starts_with("action default"));
     }
+}
+
+/// Says why the rest of a test is left out on this machine; in CI that is a failure.
+#[expect(clippy::print_stderr, reason = "a test that is left out has to be seen")]
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("not tested: {why}");
 }

@@ -1,10 +1,11 @@
 //! The two processes of a test: the target, and the tracer.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use crate::tracer::REPLY;
 
@@ -25,7 +26,12 @@ impl Process {
 
     /// A mode of `target.c`.
     pub(crate) fn target(mode: &[&str]) -> Self {
-        Self::start(Command::new(target_program()).args(mode))
+        Self::target_built(&[], mode)
+    }
+
+    /// The same, with flags for the compiler.
+    pub(crate) fn target_built(flags: &[&str], mode: &[&str]) -> Self {
+        Self::start(Command::new(target_program(flags)).args(mode))
     }
 
     /// A tracer.
@@ -36,6 +42,17 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The letter of its state.
+    pub(crate) fn state(&self) -> char {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("alive");
+        stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next()).expect("a letter")
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        // SAFETY: touches no memory.
+        assert_eq!(unsafe { libc::kill(self.pid() as i32, signal) }, 0);
     }
 
     pub(crate) fn send(&mut self, text: &str) {
@@ -93,15 +110,15 @@ impl Process {
         self.child.wait().expect("waited")
     }
 
-    /// Waits until a thread of it sleeps in the kernel, in a call other than `exit`.
-    pub(crate) fn until_asleep(&self, tid: &str) {
-        let stat = format!("/proc/{}/task/{tid}/stat", self.pid());
+    /// Waits until a thread of it sleeps in the kernel; false if it has ended before that was seen.
+    pub(crate) fn until_asleep(&self, tid: &str) -> bool {
         loop {
-            let text = std::fs::read_to_string(&stat).expect("alive");
-            if text.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S')) {
-                return;
+            let stat = std::fs::read_to_string(format!("/proc/{}/task/{tid}/stat", self.pid()));
+            match stat.as_deref().map(|stat| stat.rsplit_once(") ")) {
+                Ok(Some((_, fields))) if fields.starts_with('S') => return true,
+                Ok(_) => std::thread::yield_now(),
+                Err(_) => return false,
             }
-            std::thread::yield_now();
         }
     }
 }
@@ -119,20 +136,25 @@ pub(crate) fn signal_of(status: ExitStatus) -> Option<i32> {
     status.signal()
 }
 
-fn target_program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard/target.c");
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // Tests may run in processes of their own: none may run a program that another one is writing.
-        let unique = directory.join(format!("guarded-{}", std::process::id()));
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"];
-        let status = Command::new(&compiler).args(flags).args([&unique, &source]).status();
-        let status = status.unwrap_or_else(|error| panic!("cannot run {compiler}: {error}"));
-        assert!(status.success(), "{compiler} fails");
-        let program = directory.join("guarded");
-        std::fs::rename(&unique, &program).expect("renamed");
-        program
-    })
+/// `target.c`, compiled with these flags besides the usual ones.
+fn target_program(flags: &[&str]) -> PathBuf {
+    static PROGRAMS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let name = format!("guarded{}", flags.concat());
+    let mut programs = PROGRAMS.lock().expect("not poisoned");
+    programs.entry(name.clone()).or_insert_with(|| compile(&name, flags)).clone()
+}
+
+fn compile(name: &str, flags: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard/target.c");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // Tests may run in processes of their own: none may run a program that another one is writing.
+    let unique = directory.join(format!("{name}-{}", std::process::id()));
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let usual = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"];
+    let status = Command::new(&compiler).args(usual).args(flags).arg("-o").args([&unique, &source]).status();
+    let status = status.unwrap_or_else(|error| panic!("cannot run {compiler}: {error}"));
+    assert!(status.success(), "{compiler} fails");
+    let program = directory.join(name);
+    std::fs::rename(&unique, &program).expect("renamed");
+    program
 }

@@ -3,6 +3,7 @@
 //   target busy THREADS        threads that call bump() without end; 's' stops them
 //   target trap ACTION         one thread and an action for SIGTRAP; see command()
 //   target wait CALL           a thread blocked in a system call; tells what that returned
+//   target rseq                a thread in a restartable sequence; tells whether it was left in it
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/rseq.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
@@ -107,6 +111,7 @@ struct action {
 
 static void set_action(const char *name) {
     struct sigaction action = {0};
+    if (!strcmp(name, "none")) return;
     sigaddset(&action.sa_mask, SIGUSR1);
     if (!strcmp(name, "handler")) action.sa_handler = simple_handler;
     else if (!strcmp(name, "ignore")) action.sa_handler = SIG_IGN;
@@ -161,6 +166,36 @@ static void *blocked_bump(void *argument) {
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     bump(argument);
     return NULL;
+}
+
+static volatile int queued_value, queued_sender;
+
+static void queued_handler(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    queued_value = info->si_value.sival_int;
+    queued_sender = info->si_pid;
+}
+
+static void queue_signal(int signal) {
+    struct sigaction action = {.sa_sigaction = queued_handler, .sa_flags = SA_SIGINFO};
+    sigaction(signal, &action, NULL);
+    sigqueue(getpid(), signal, (union sigval){.sival_int = 42});
+    say("queued %d %d", queued_value, queued_sender == getpid());
+    queued_value = 0;
+}
+
+// A filter that allows everything.
+static void filter(void) {
+    struct sock_filter allow = {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW};
+    struct sock_fprog program = {1, &allow};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    say("filter %d", prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0));
+}
+
+// System calls from everywhere are exempt.
+static void dispatch(void) {
+    static char selector;
+    say("dispatch %d", prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, ~0UL, &selector));
 }
 
 static struct sigaction saved;
@@ -222,7 +257,11 @@ static bool command(int letter) {
         say("suspended %d", handled);
         return true;
     }
-    case 'e': execl("/proc/self/exe", "target", "trap", "default", NULL); abort();
+    case 'u': queue_signal(SIGUSR1); return true;
+    case 'U': queue_signal(SIGRTMIN + 3); return true;
+    case 'p': filter(); return true;
+    case 'P': dispatch(); return true;
+    case 'e': execl("/proc/self/exe", "target", "trap", "none", NULL); abort();
     default: return false;
     }
 }
@@ -296,10 +335,56 @@ static int wait_call(char *name) {
     return 0;
 }
 
+// Sets *sequence, and *entered, and spins until *released; returns what *sequence is then. Begins anew whenever it is
+// aborted.
+uint64_t spin_in_sequence(uint64_t *sequence, atomic_int *entered, atomic_int *released);
+__asm__(".text\n"
+        "spin_in_sequence: lea descriptor(%rip), %rax\n"
+        "  mov %rax, (%rdi)\n"
+        "sequence_start: movl $1, (%rsi)\n"
+        "1: cmpl $0, (%rdx)\n"
+        "  je 1b\n"
+        "  mov (%rdi), %rax\n"
+        "sequence_end: movq $0, (%rdi)\n"
+        "  ret\n"
+        "  .long 0x53053053\n" // RSEQ_SIG
+        "sequence_abort: jmp spin_in_sequence\n"
+        ".data\n"
+        ".balign 32\n"
+        "descriptor: .long 0, 0\n"
+        "  .quad sequence_start, sequence_end - sequence_start, sequence_abort\n"
+        ".text\n");
+
+static atomic_int entered, released;
+
+static void *sequence(void *left) {
+    struct rseq *area = (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
+    *(bool *)left = spin_in_sequence((uint64_t *)&area->rseq_cs, &entered, &released) == 0;
+    return NULL;
+}
+
+static int rseq(void) {
+    pthread_t id;
+    bool left = false;
+    if (__rseq_size == 0) {
+        say("none");
+        return 0;
+    }
+    pthread_create(&id, NULL, sequence, &left);
+    while (!atomic_load(&entered)) sched_yield();
+    say("entered");
+    read_letter();
+    atomic_store(&released, 1);
+    pthread_join(id, NULL);
+    say(left ? "wrong" : "right");
+    return 0;
+}
+
 int main(int count, char **arguments) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (count == 3 && !strcmp(arguments[1], "busy")) return busy(atoi(arguments[2]));
     if (count == 3 && !strcmp(arguments[1], "trap")) return trap(arguments[2]);
     if (count == 3 && !strcmp(arguments[1], "wait")) return wait_call(arguments[2]);
+    if (count == 2 && !strcmp(arguments[1], "rseq")) return rseq();
     return 2;
 }

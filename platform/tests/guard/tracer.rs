@@ -32,6 +32,8 @@ struct State {
     breakpoints: HashMap<u64, Breakpoint>,
     /// Executes what a breakpoint displaces itself, rather than in the slot.
     emulates: bool,
+    /// Makes system calls in the name of each thread that stops.
+    always_calls: bool,
     hits: u64,
 }
 
@@ -83,6 +85,9 @@ impl State {
                 self.halt()?;
             }
             "halt" => self.halt()?,
+            "freeze" => self.stops = self.tracer.halt(self.pid.expect("attached"))?,
+            "undo" => self.undo()?,
+            "always-call" => self.always_calls = true,
             "run" => self.run()?,
             "install" => self.tracer.install_guard(&self.stops[0])?,
             "remove" => self.tracer.remove_guard(&self.stops[0])?,
@@ -194,6 +199,9 @@ impl State {
     }
 
     fn handle_stop(&mut self, stop: Stop) -> Result<(), Error> {
+        if self.always_calls {
+            call(&mut self.tracer, &stop)?;
+        }
         if let Some((address, breakpoint)) = self.breakpoint_of(&stop)? {
             self.hits += 1;
             if self.emulates {
@@ -215,6 +223,7 @@ impl State {
         }
         if stop.kind == StopKind::Exec {
             self.breakpoints.clear();
+            self.tracer.install_guard(&stop)?;
         }
         self.tracer.resume(stop, Resume::Deliver)
     }
@@ -268,12 +277,24 @@ impl State {
     fn call_in_each(&mut self, times: u64) -> Result<(), Error> {
         for stop in &self.stops {
             for _ in 0..times {
-                let near = self.tracer.registers(stop)?.rip;
-                let address = self.tracer.map_code(stop, near, AREA)?;
-                self.tracer.unmap_code(stop, address, AREA)?;
+                call(&mut self.tracer, stop)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes the breakpoints and the guard away while threads are in stops for breakpoints.
+    fn undo(&mut self) -> Result<(), Error> {
+        for (&address, breakpoint) in &self.breakpoints {
+            self.tracer.write(&self.stops[0], address, &[breakpoint.original])?;
+        }
+        for stop in std::mem::take(&mut self.stops) {
+            if let Some((address, _)) = self.breakpoint_of(&stop)? {
+                self.tracer.set_program_counter(&stop, address)?;
+            }
+            self.stops.push(stop);
+        }
+        self.tracer.remove_guard(&self.stops[0])
     }
 
     /// Takes away what a killed tracer left.
@@ -301,4 +322,11 @@ impl State {
         self.halt()?;
         Ok(format!("{} {restored}", leftovers.len()))
     }
+}
+
+/// Makes two system calls in the name of a thread.
+fn call(tracer: &mut LinuxTracer, stop: &Stop) -> Result<(), Error> {
+    let near = tracer.registers(stop)?.rip;
+    let address = tracer.map_code(stop, near, AREA)?;
+    tracer.unmap_code(stop, address, AREA)
 }
