@@ -1,9 +1,11 @@
 //! Processes that the target creates, and programs that it executes.
 
-use memleax_platform::linux::LinuxTracer;
-use memleax_platform::{Pid, Report, Resume, Stop, StopKind, Tracer};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::target::{Target, attached, deliver, detach_all, resume};
+use memleax_platform::linux::LinuxTracer;
+use memleax_platform::{Error, Pid, Report, Resume, Stop, StopKind, Tracer};
+
+use crate::target::{Target, attached, deliver, detach_all, resume, tracer};
 
 const INT3: u8 = 0xcc;
 const NOP: u8 = 0x90;
@@ -78,6 +80,40 @@ fn every_kind_of_child_is_told_apart_and_lives() {
     target.go();
 }
 
+/// Takes the breakpoint out and detaches everything: what the engine does, too.
+fn leave(tracer: &mut LinuxTracer, main: Pid, address: u64) {
+    let mut restored = false;
+    let mut stops = Vec::new();
+    loop {
+        for pid in tracer.traced() {
+            match tracer.halt(pid) {
+                Ok(halted) => stops.extend(halted),
+                Err(error) => assert!(matches!(error, Error::Gone(_)), "{error}"),
+            }
+        }
+        for stop in stops.drain(..) {
+            let shares = stop.pid == main || matches!(stop.kind, StopKind::SharingChild { .. });
+            let forked = matches!(stop.kind, StopKind::Forked { .. });
+            if forked || shares && !restored {
+                tracer.write(&stop, address, &[NOP]).expect("written");
+                restored |= shares;
+            }
+            let hit = stop.kind == StopKind::Trap
+                && tracer.registers(&stop).is_ok_and(|registers| registers.rip == address + 1);
+            match tracer.detach(stop, if hit { Resume::Swallow } else { Resume::Deliver }) {
+                Ok(()) | Err(Error::Gone(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        if tracer.traced().is_empty() {
+            return;
+        }
+        if let Report::Stopped(stop) = tracer.wait().expect("a report") {
+            stops.push(stop);
+        }
+    }
+}
+
 #[test]
 fn detaching_amid_posix_spawn_harms_nobody() {
     let mut target = Target::start(&["spawns"]);
@@ -92,33 +128,53 @@ fn detaching_amid_posix_spawn_harms_nobody() {
                 shared += usize::from(follow(&mut tracer, pid, bump, stop) == "shares");
             }
         }
-        // A thread of the target may wait for a child that shares its memory, is traced, and waits in the queue.
-        let mut stops = tracer.halt(pid).expect("halted");
-        let mut restored = false;
-        while !tracer.traced().is_empty() || !stops.is_empty() {
-            for stop in stops.drain(..) {
-                if !restored {
-                    tracer.write(&stop, bump, &[NOP]).expect("written");
-                    restored = true;
-                }
-                let hit = stop.kind == StopKind::Trap
-                    && tracer.registers(&stop).is_ok_and(|registers| registers.rip == bump + 1);
-                tracer.detach(stop, if hit { Resume::Swallow } else { Resume::Deliver }).expect("detached");
-            }
-            if !tracer.traced().is_empty()
-                && let Report::Stopped(stop) = tracer.wait().expect("a report")
-            {
-                if stop.pid == pid {
-                    stops.push(stop);
-                } else {
-                    follow(&mut tracer, pid, bump, stop);
-                }
-            }
-        }
+        leave(&mut tracer, pid, bump);
     }
     target.go();
     assert_eq!(target.line(), "failures 0");
     assert_eq!(target.status(), "exited 0");
+}
+
+/// Threads, children and signals at once, and somebody who stops and continues the process at any time.
+#[test]
+fn turmoil_is_survived() {
+    let mut target = Target::start(&["turmoil"]);
+    let bump = target.address("bump");
+    let pid = target.pid;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGUSR1].into_iter().cycle() {
+                // SAFETY: touches no memory.
+                assert_eq!(unsafe { libc::kill(pid.0, signal) }, 0);
+                if over.load(Ordering::Relaxed) && signal == libc::SIGCONT {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        });
+        let mut tracer = tracer();
+        for round in 0..60 {
+            tracer.attach(pid).expect("attached");
+            insert(&mut tracer, pid, bump);
+            let mut stops = 0;
+            while stops < 20 {
+                if let Report::Stopped(stop) = tracer.wait().expect("a report") {
+                    stops += 1;
+                    follow(&mut tracer, pid, bump, stop);
+                }
+                if round % 3 == 0 && stops % 7 == 3 {
+                    for stop in tracer.halt(pid).expect("halted") {
+                        follow(&mut tracer, pid, bump, stop);
+                    }
+                }
+            }
+            leave(&mut tracer, pid, bump);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    target.go();
+    assert_eq!(target.line(), "failures 0");
 }
 
 #[test]

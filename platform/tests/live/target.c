@@ -258,6 +258,60 @@ static void long_vfork(void) {
     report_child("vfork", pid);
 }
 
+static void count_signal(int signal) {
+    (void)signal;
+    atomic_fetch_add(&counter, 1);
+}
+
+// Threads that come and go, children of each kind, and signals from one thread to another.
+static void *turmoil(void *argument) {
+    static char *arguments[] = {NULL, "exit", NULL};
+    atomic_int *failures = argument;
+    arguments[0] = (char *)program;
+    for (unsigned round = 0; !done; round++) {
+        pid_t pid = -1;
+        int status = 0;
+        switch (round % 4) {
+        case 0:
+            pthread_join(start(storm_child, NULL), NULL);
+            continue;
+        case 1:
+            pid = fork();
+            if (pid == 0) {
+                bump();
+                _exit(7);
+            }
+            break;
+        case 2:
+            if (posix_spawn(&pid, program, NULL, NULL, arguments, environ))
+                pid = -1;
+            break;
+        case 3:
+            pthread_kill(pthread_self(), SIGUSR1);
+            bump();
+            continue;
+        }
+        if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 7)
+            atomic_fetch_add(failures, 1);
+    }
+    return NULL;
+}
+
+static void turmoils(void) {
+    static atomic_int failures;
+    struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGUSR1, &action, NULL);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        threads[i] = start(turmoil, &failures);
+    say("bump %p", (void *)bump);
+    read_line();
+    done = true;
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    say("failures %d", failures);
+}
+
 static void *burn(void *argument) {
     while (!done)
         sched_yield();
@@ -417,6 +471,8 @@ static int run(char **arguments) {
         crash();
     else if (!strcmp(mode, "memory"))
         memory();
+    else if (!strcmp(mode, "turmoil"))
+        turmoils();
     else if (!strcmp(mode, "io-uring"))
         io_uring();
     else if (!strcmp(mode, "threads"))
