@@ -1,7 +1,7 @@
 //! One run: attach, observe until something ends it, detach, and only then the statistics.
 //!
 //! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes, names a
-//! frame, or waits for a thread that does; all that is the [`Reporter`]'s.
+//! frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
 mod printer;
 mod reporter;
@@ -92,7 +92,8 @@ pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'stat
         Backend::Bpf => Err(vec![Error::NotBuiltIn("bpf")]),
         Backend::Auto | Backend::Ptrace => {
             let mut source = attach(config).map_err(|error| vec![error])?;
-            watch(&mut source, "ptrace", config, signals, output)
+            let chosen = if config.backend == Backend::Auto { "ptrace (bpf is not built in yet)" } else { "ptrace" };
+            watch(&mut source, chosen, config, signals, output)
         }
     }
 }

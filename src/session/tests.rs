@@ -138,6 +138,18 @@ impl Write for Failing {
     }
 }
 
+struct Panicking;
+
+impl Write for Panicking {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        panic!("scripted panic");
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes nothing until it is let go; tells when the first byte is to be written.
 struct Stuck {
     reached: Option<Sender<()>>,
@@ -292,6 +304,14 @@ fn an_observation_that_fails_detaches_and_still_reports() {
 fn a_panic_detaches_before_it_goes_on() {
     let mut run = Run::new(vec![Step::Panics]);
     let panic = catch_unwind(AssertUnwindSafe(|| run.go(&config()))).expect_err("a panic");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"scripted panic"));
+    assert!(run.log.contains(DETACHED));
+}
+
+#[test]
+fn a_panic_of_the_thread_that_prints_is_no_less_clean() {
+    let mut run = Run::new(vec![]);
+    let panic = catch_unwind(AssertUnwindSafe(|| run.go_to(&config(), Panicking))).expect_err("a panic");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"scripted panic"));
     assert!(run.log.contains(DETACHED));
 }
