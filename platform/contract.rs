@@ -58,6 +58,8 @@ pub enum ExitStatus {
     Exited(i32),
     /// By this signal.
     Killed(Signal),
+    /// Its parent took note of it before we could.
+    Unknown,
 }
 
 /// What [`Tracer::wait`] has to tell.

@@ -47,7 +47,7 @@ mod registers;
 pub use bytes::SharedBytes;
 pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};
 pub use error::{AttachRefusal, Error};
-pub use map::MappedFile;
+pub use map::{MappedFile, SharedWords};
 pub use own_signals::is_ignored;
 pub use process::{AuxiliaryVector, Mapping, Pid, ProcessFacts, Signal, Tid};
 pub use registers::Registers;

@@ -1,8 +1,10 @@
-//! A file mapped into memleax's own memory.
+//! Files and shared objects mapped into memleax's own memory.
 
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU64;
 
 /// A whole file, mapped read-only and private: costs address space, not memory, even for a 500 MB binary.
 #[derive(Debug)]
@@ -25,5 +27,33 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Memory shared with the kernel (a mmapable BPF map), as words that either side may change at any time.
+#[derive(Debug)]
+pub struct SharedWords {
+    map: memmap2::MmapRaw,
+    words: usize,
+}
+
+impl SharedWords {
+    /// Maps the first `words` words of `object`, readable and writable.
+    ///
+    /// # Errors
+    /// The error of `mmap(2)`.
+    pub fn new(object: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        let map = memmap2::MmapOptions::new().len(words * size_of::<u64>()).map_raw(&object)?;
+        Ok(SharedWords { map, words })
+    }
+}
+
+impl Deref for SharedWords {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping starts at a page, is `words` words long and lives as long as `self`; every bit pattern
+        // is an AtomicU64, and both sides touch it by whole words only.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.words) }
     }
 }

@@ -17,13 +17,17 @@ export PATH
 
 # One need a line: group, how to see that it is there, then its package by manager; `-` where there is none, `a|b` where
 # the name differs between releases. Probes: a command; lib:SONAME, a library that the dynamic linker finds;
-# lib:FILE.a, one that cc finds.
+# lib:FILE.a, one that cc finds; header:FILE, a C header.
 needs() {
     cat <<'TABLE'
 #group probe                          apt                           dnf               pacman      zypper             apk          pkg
 build  cc                             gcc                           gcc               gcc         gcc                gcc          -
 build  lib:libc.a                     libc6-dev                     glibc-static      glibc       glibc-devel-static musl-dev     -
 build  make                           make                          make              make        make               make         gmake
+build  clang                          clang                         clang             clang       clang              clang        -
+build  pkg-config                     pkg-config|pkgconf            pkgconf-pkg-config pkgconf    pkg-config         pkgconf      -
+build  header:libelf.h                libelf-dev                    elfutils-libelf-devel libelf  libelf-devel       elfutils-dev -
+build  header:zlib.h                  zlib1g-dev                    zlib-devel        zlib        zlib-devel         zlib-dev     -
 test   c++                            g++                           gcc-c++           gcc         gcc-c++            g++          -
 test   musl-gcc                       musl-tools                    musl-gcc          musl        -                  -            -
 test   lib:libjemalloc.so.2           libjemalloc2                  jemalloc          jemalloc    libjemalloc2       jemalloc     -
@@ -86,6 +90,10 @@ have_library() {
     return 1
 }
 
+have_header() {
+    have cc && printf '#include <%s>\n' "$1" | cc -E - >/dev/null 2>&1
+}
+
 # probe ALTERNATIVE|ALTERNATIVE…
 probe() {
     old_ifs=$IFS
@@ -94,6 +102,7 @@ probe() {
         IFS=$old_ifs
         case $alternative in
         lib:*) have_library "${alternative#lib:}" && return 0 ;;
+        header:*) have_header "${alternative#header:}" && return 0 ;;
         *) have "$alternative" && return 0 ;;
         esac
     done
@@ -138,8 +147,7 @@ update_lists() {
     UPDATED=yes
     case $MANAGER in
     apt) as_root apt-get -q -o DPkg::Lock::Timeout=300 update || say "the package lists could not be refreshed; trying with those that are here" ;;
-    # Only where there are none: newer lists than the system itself would bring packages that do not fit it.
-    pacman) ls /var/lib/pacman/sync/*.db >/dev/null 2>&1 || as_root pacman -Sy --noconfirm >&2 || true ;;
+    pacman) as_root pacman -Sy --noconfirm || true ;;
     esac
 }
 

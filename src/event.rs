@@ -165,6 +165,70 @@ pub enum Event {
 pub trait Sink {
     /// Takes one event. Times never go back.
     fn event(&mut self, at: Timestamp, event: Event);
+
+    /// Takes what a source that keeps the books itself has counted for one call stack since monitoring began. Such a source
+    /// tells of blocks in no other way.
+    fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals);
+}
+
+/// A number of blocks and their bytes. Bytes wrap: sizes are the target's word.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Blocks.
+    pub count: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+/// The counters of one call stack, kept by a source.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// All blocks.
+    pub allocated: Tally,
+    /// All that were freed.
+    pub freed: Tally,
+    /// All that ever expired.
+    pub expired: Tally,
+    /// Those of them that were freed.
+    pub freed_expired: Tally,
+    /// Size of the block that expired last.
+    pub last_expired: u64,
+    /// How long the block lived that was freed last after its expiry.
+    pub last_freed_expired: Duration,
+    /// The shortest, longest and total life of the freed blocks.
+    pub lives: (Duration, Duration, Duration),
+    /// When the oldest live block was allocated.
+    pub oldest: Option<Timestamp>,
+}
+
+impl Tally {
+    /// The two together.
+    #[must_use]
+    pub fn plus(self, other: Tally) -> Tally {
+        Tally { count: self.count + other.count, bytes: self.bytes.wrapping_add(other.bytes) }
+    }
+}
+
+impl Totals {
+    /// Adds what was counted for the same call stack under another name.
+    pub fn add(&mut self, other: &Totals) {
+        let (min, max, total) = self.lives;
+        self.lives = match (self.freed.count, other.freed.count) {
+            (0, _) => other.lives,
+            (_, 0) => self.lives,
+            _ => (min.min(other.lives.0), max.max(other.lives.1), total + other.lives.2),
+        };
+        self.allocated = self.allocated.plus(other.allocated);
+        self.freed = self.freed.plus(other.freed);
+        self.expired = self.expired.plus(other.expired);
+        self.freed_expired = self.freed_expired.plus(other.freed_expired);
+        self.last_expired = self.last_expired.max(other.last_expired);
+        self.last_freed_expired = self.last_freed_expired.max(other.last_freed_expired);
+        self.oldest = match (self.oldest, other.oldest) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 /// What was not seen. Every loss reaches the report.
@@ -176,6 +240,10 @@ pub enum Loss {
     NeverReturned,
     /// An allocation whose stack could not be read at all.
     NoStack,
+    /// An allocation for which the source had no room; should it leak, it is missing.
+    BlockNotKept,
+    /// An allocation for whose call stack the source had no room.
+    StackNotKept,
 }
 
 /// What is hooked in one module, for the start lines.

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+#[cfg(all(target_os = "linux", feature = "bpf"))]
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod event;

@@ -1,7 +1,7 @@
 //! One run: attach, observe until something ends it, detach, and only then the statistics.
 //!
-//! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes,
-//! names a frame, or waits for a thread that does; that is what the thread of `reporter` is for.
+//! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes, names a
+//! frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
 mod printer;
 mod reporter;
@@ -18,14 +18,16 @@ use std::time::Duration;
 
 use memleax_platform::{ExitStatus, NativeTracer, RootDirectory};
 
+#[cfg(all(target_os = "linux", feature = "bpf"))]
+use crate::bpf::BpfSource;
 use crate::config::{Backend, Config};
-use crate::event::{Event, Sink, Timestamp};
+use crate::event::{Event, Sink, StackId, Timestamp, Totals};
 use crate::ptrace::PtraceSource;
 use crate::report;
 use crate::source::{Progress, Source};
 use crate::symbol::{DebugFileError, DebugFileFinder};
 use crate::tracker::{Limit, Tracker};
-use crate::unwind::Module;
+use crate::unwind::{DebugFiles, Module};
 use printer::Subject;
 use reporter::Reporter;
 
@@ -37,7 +39,7 @@ type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The backend is not part of this build.
-    #[error("cannot observe by {0}: it is not built in yet; use --backend ptrace")]
+    #[error("cannot observe by {0}: it is not built in; use --backend ptrace, or build with the feature {0}")]
     NotBuiltIn(&'static str),
     /// Monitoring could not begin.
     #[error("{0}")]
@@ -89,17 +91,34 @@ enum End {
 /// With whatever panicked in observing or reporting, after having detached.
 pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
     match config.backend {
-        Backend::Bpf => Err(vec![Error::NotBuiltIn("bpf")]),
+        Backend::Bpf => by_uprobes(config, signals, output),
         Backend::Auto | Backend::Ptrace => {
-            let mut source = attach(config).map_err(|error| vec![error])?;
-            let chosen = if config.backend == Backend::Auto { "ptrace (bpf is not built in yet)" } else { "ptrace" };
+            let attach = |debug_files| PtraceSource::attach(config, NativeTracer::default(), debug_files);
+            let mut source = with_debug_files(config, attach).map_err(|error| vec![error])?;
+            let chosen = if config.backend == Backend::Auto { "ptrace (bpf only when asked for)" } else { "ptrace" };
             watch(&mut source, chosen, config, signals, output)
         }
     }
 }
 
-fn attach(config: &Config) -> Result<PtraceSource<NativeTracer>, Error> {
-    let tracer = NativeTracer::default();
+#[cfg(all(target_os = "linux", feature = "bpf"))]
+fn by_uprobes(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
+    let attach = |debug_files| BpfSource::attach(config, NativeTracer::default(), debug_files);
+    let mut source = with_debug_files(config, attach).map_err(|error| vec![error])?;
+    watch(&mut source, "bpf", config, signals, output)
+}
+
+/// This build has no uprobes.
+#[cfg(not(all(target_os = "linux", feature = "bpf")))]
+fn by_uprobes(_: &Config, _: &Signals, _: impl Write) -> Result<(), Vec<Error>> {
+    Err(vec![Error::NotBuiltIn("bpf")])
+}
+
+/// Attaches with what finds the target's separate debug files.
+fn with_debug_files<S, E: Into<BoxedError>>(
+    config: &Config,
+    attach: impl FnOnce(DebugFiles) -> Result<S, E>,
+) -> Result<S, Error> {
     let finder = DebugFileFinder::new(config.debug_file.clone(), RootDirectory::of(config.target).ok());
     let unusable = Rc::new(Cell::new(None));
     let debug_files = {
@@ -111,8 +130,7 @@ fn attach(config: &Config) -> Result<PtraceSource<NativeTracer>, Error> {
             })
         })
     };
-    PtraceSource::attach(config, tracer, debug_files)
-        .map_err(|error| unusable.take().map_or_else(|| Error::Refused(error.into()), Error::DebugFile))
+    attach(debug_files).map_err(|error| unusable.take().map_or_else(|| Error::Refused(error.into()), Error::DebugFile))
 }
 
 fn watch(
@@ -137,7 +155,7 @@ fn watch(
 
     let mut errors = Vec::new();
     if !matches!(end, End::Target(_)) {
-        match source.detach() {
+        match source.detach(&mut Feed { tracker: &mut tracker, now: Timestamp::default() }) {
             Ok(notices) => notices.into_iter().for_each(|notice| reporter.notice(notice)),
             Err(error) => errors.push(Error::NotLeftClean(error)),
         }
@@ -207,5 +225,10 @@ impl Sink for Feed<'_> {
     fn event(&mut self, at: Timestamp, event: Event) {
         self.now = at;
         self.tracker.event(at, event);
+    }
+
+    fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals) {
+        self.now = at;
+        self.tracker.counted(at, stack, totals);
     }
 }

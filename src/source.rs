@@ -27,11 +27,12 @@ pub trait Source {
     /// Takes what there is to tell since the last call.
     fn notices(&mut self) -> Vec<Notice>;
 
-    /// Stops observing and leaves the target as it was found; verified. Returns what could not be put back, in words.
+    /// Stops observing and leaves the target as it was found; verified. Tells `sink` what was counted until then, if that is not
+    /// told yet. Returns what could not be put back, in words.
     ///
     /// # Errors
     /// When the target could not be left cleanly.
-    fn detach(&mut self) -> Result<Vec<Notice>, Box<dyn std::error::Error + Send + Sync>>;
+    fn detach(&mut self, sink: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn std::error::Error + Send + Sync>>;
 
     /// The stacks that events named.
     fn stacks(&self) -> &StackTable;

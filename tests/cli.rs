@@ -66,14 +66,6 @@ fn bad_values_are_named_with_what_is_good() {
 }
 
 #[test]
-fn the_bpf_backend_says_that_it_is_not_built_in() {
-    memleax(&["--backend", "bpf", "1"])
-        .code(1)
-        .stdout_eq("")
-        .stderr_eq("memleax: cannot observe by bpf: it is not built in yet; use --backend ptrace\n");
-}
-
-#[test]
 fn a_process_that_does_not_exist_is_refused() {
     // Above the largest pid_max that Linux allows.
     memleax(&["2000000000"]).code(1).stdout_eq("").stderr_eq(

@@ -20,6 +20,7 @@ impl LinuxTracer {
     /// See [`Tracer::attach`].
     pub(super) fn attach_to(&mut self, pid: Pid) -> Result<(), Error> {
         refuse_unfit(pid)?;
+        refuse_traced(pid)?;
         let result = self.seize_threads(pid).and_then(|()| self.check_access(pid));
         if result.is_err() {
             self.let_go(pid);
@@ -94,7 +95,7 @@ impl LinuxTracer {
 }
 
 /// Refuses what can be seen to be no process that could be traced, before it is touched.
-fn refuse_unfit(pid: Pid) -> Result<(), Error> {
+pub(super) fn refuse_unfit(pid: Pid) -> Result<(), Error> {
     let refuse = |why| Err(Error::Refused { pid, why });
     if pid.0 <= 0 {
         return refuse(AttachRefusal::NoSuchProcess);
@@ -117,12 +118,16 @@ fn refuse_unfit(pid: Pid) -> Result<(), Error> {
     if status.has_ended() && !has_living_thread(pid) {
         return refuse(AttachRefusal::Zombie);
     }
-    if status.tracer != 0 {
-        return refuse(already_traced(status.tracer));
-    }
     match architecture(pid) {
         Some(what) => refuse(AttachRefusal::OtherArchitecture(what)),
         None => Ok(()),
+    }
+}
+
+fn refuse_traced(pid: Pid) -> Result<(), Error> {
+    match Status::of(Tid(pid.0)) {
+        Ok(status) if status.tracer != 0 => Err(Error::Refused { pid, why: already_traced(status.tracer) }),
+        _ => Ok(()),
     }
 }
 

@@ -22,9 +22,11 @@ mod threads;
 mod tick;
 mod tracer;
 mod wait;
+mod watch;
 
 pub use root::RootDirectory;
 pub use tracer::LinuxTracer;
 
 /// The tracer of the system that this was compiled for.
 pub type NativeTracer = LinuxTracer;
+pub use watch::{ProcessWatch, monotonic_nanoseconds, read_memory};

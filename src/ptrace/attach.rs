@@ -4,8 +4,8 @@ use memleax_platform::{Error, Stop, Tracer};
 
 use super::engine::{Engine, Settings};
 use super::hooks::HookError;
-use super::images::{DebugFiles, paths};
-use crate::unwind::{ModuleMap, Role};
+use super::images::paths;
+use crate::unwind::{DebugFiles, ModuleMap, Role};
 
 /// Why a process cannot be observed. It has been left as it was.
 #[derive(Debug, thiserror::Error)]

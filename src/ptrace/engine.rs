@@ -9,11 +9,12 @@ use super::breakpoints::{Breakpoints, Passage, Permanence};
 use super::callers::Callers;
 use super::calls::Calls;
 use super::counters::Counters;
-use super::images::{DebugFiles, Images};
+use super::images::Images;
 use super::isa::native;
 use super::slots::Slots;
 use crate::event::{Event, Sink, Timestamp};
 use crate::source::{Notice, Progress};
+use crate::unwind::DebugFiles;
 
 /// A moment, and who takes what happens in it.
 pub(super) struct Now<'a> {

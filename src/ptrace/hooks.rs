@@ -6,11 +6,10 @@ use memleax_platform::{Error, Pid, Stop, Tracer};
 
 use super::engine::Engine;
 use super::isa::native;
-use super::loader;
 use super::sites::SiteError;
 use crate::allocator::{self, FUNCTIONS, Hook, MAPPING_FUNCTIONS};
 use crate::source::{HookedModule, Notice};
-use crate::unwind::{Changes, Module, Role};
+use crate::unwind::{Changes, Module, Role, state_changed_function};
 
 /// A function that could not be hooked.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ impl<T: Tracer> Engine<T> {
             self.warn(format!("{why}; its symbols and unwind information may be missing"));
         }
         if module.role == Role::Interpreter {
-            let told = match loader::state_changed(module) {
+            let told = match state_changed_function(module) {
                 Some(address) => self.set_breakpoint(stop, address, None, true),
                 None => Err(SiteError::Unreadable),
             };

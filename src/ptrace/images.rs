@@ -7,10 +7,7 @@ use std::sync::Arc;
 
 use memleax_platform::{AuxiliaryVector, Error, MappedFile, Mapping, Pid, Stop, Tracer};
 
-use crate::unwind::{Changes, Image, Module, ModuleMap, Unwinder};
-
-/// Finds the separate debug file of a module.
-pub type DebugFiles = Box<dyn FnMut(&Module) -> Option<Image>>;
+use crate::unwind::{Changes, DebugFiles, Image, Module, ModuleMap, Unwinder};
 
 /// The modules of the target and its other code.
 pub(super) struct Images {

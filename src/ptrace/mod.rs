@@ -21,7 +21,6 @@ mod fake;
 mod hooks;
 mod images;
 mod isa;
-mod loader;
 mod sites;
 mod slots;
 #[cfg(test)]
@@ -35,13 +34,12 @@ use memleax_platform::{Report, Tracer};
 pub use attach::AttachError;
 pub use counters::Counters;
 pub use hooks::HookError;
-pub use images::DebugFiles;
 
 use crate::config::Config;
 use crate::event::{Event, Sink, Timestamp};
 use crate::source::{Notice, Progress, Source};
 use crate::stack::StackTable;
-use crate::unwind::ModuleTable;
+use crate::unwind::{DebugFiles, ModuleTable};
 use engine::{Engine, Now, Settings};
 
 /// How long [`Source::observe`] observes.
@@ -103,7 +101,7 @@ impl<T: Tracer> Source for PtraceSource<T> {
         std::mem::take(&mut self.engine.notices)
     }
 
-    fn detach(&mut self) -> Result<Vec<Notice>, Box<dyn Error + Send + Sync>> {
+    fn detach(&mut self, _: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn Error + Send + Sync>> {
         let problems = self.engine.detach();
         tracing::info!("{}", self.engine.counters);
         let mut notices = self.notices();

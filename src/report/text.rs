@@ -131,7 +131,7 @@ impl<W: Write> Text<W> {
             End::TargetEnded(status) => {
                 self.heading(format_args!("Target process exit."))?;
                 match status {
-                    ExitStatus::Exited(0) => Ok(()),
+                    ExitStatus::Exited(0) | ExitStatus::Unknown => Ok(()),
                     ExitStatus::Exited(status) => self.remark(&format!("Its exit status is {status}.")),
                     ExitStatus::Killed(signal) => self.remark(&format!("It was killed by signal {}.", signal.0)),
                 }
@@ -219,6 +219,10 @@ impl<W: Write> Text<W> {
                     calls("allocator call")
                 ),
                 Loss::NoStack => format!("{} without a backtrace: the stack could not be read.", calls("allocation")),
+                Loss::BlockNotKept => {
+                    format!("{} not kept, for lack of room; if they leaked, it is not seen.", calls("allocation"))
+                }
+                Loss::StackNotKept => format!("{} without a backtrace, for lack of room.", calls("allocation")),
             };
             self.warning(&text)?;
         }

@@ -101,7 +101,7 @@ impl Source for Scripted {
         std::mem::take(&mut self.notices)
     }
 
-    fn detach(&mut self) -> Result<Vec<Notice>, BoxedError> {
+    fn detach(&mut self, _: &mut dyn Sink) -> Result<Vec<Notice>, BoxedError> {
         self.log.push(DETACHED);
         self.detach.clone().map_err(Into::into)
     }

@@ -22,14 +22,15 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::config::Limits;
-use crate::event::{CallId, Event, Loss, Sink, StackId, Timestamp};
+use crate::event::{CallId, Event, Loss, Sink, StackId, Timestamp, Totals};
 use blocks::{Block, Blocks, Slot, State};
 use heap::Heap;
 use mappings::Mappings;
 use site::Site;
 
+pub use crate::event::Tally;
 pub use finding::{CallStackNumber, Finding, Limit};
-pub use site::{LiveTime, Tally};
+pub use site::LiveTime;
 pub use statistics::{CallStackStatistics, Statistics};
 
 /// The expired-then-freed block of a call stack that mutes its live lines.
@@ -73,6 +74,30 @@ impl Sink for Tracker {
         self.expire();
         if self.limit_reached.is_none() {
             self.apply(event);
+        }
+    }
+
+    fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals) {
+        if self.limit_reached.is_some() {
+            return;
+        }
+        self.now = self.now.max(at);
+        let site = self.site(stack);
+        let (expired, freed_expired) = (site.expired.count, site.freed_expired.count);
+        site.take_over(totals);
+        let site = self.site(stack);
+        let (now_expired, now_freed_expired) = (site.expired.count, site.freed_expired.count);
+        if now_expired > expired {
+            self.tell_expiry(stack, totals.last_expired, freed_expired);
+        }
+        if now_freed_expired > freed_expired
+            && freed_expired < MUTING_FREE
+            && let Some(callstack) = self.site(stack).number
+        {
+            self.findings.push(Finding::ExpiredFreed { callstack, after: totals.last_freed_expired });
+            if now_freed_expired >= MUTING_FREE {
+                self.findings.push(Finding::Muted { callstack });
+            }
         }
     }
 }
@@ -228,6 +253,9 @@ impl Tracker {
             let site = self.site(block.stack);
             site.dropped_age = site.dropped_age.max(age);
         }
+        for site in &mut self.sites {
+            self.dropped_by_exec = self.dropped_by_exec.plus(site.drop_counted(self.now));
+        }
     }
 
     /// Enters a block into the heap index. One that is there still was freed without our seeing it.
@@ -298,10 +326,17 @@ impl Tracker {
     }
 
     fn count_expiry(&mut self, stack: StackId, bytes: u64) {
-        let numbered = self.numbered;
         let site = self.site(stack);
         site.expired.add(bytes);
-        let (count, freed) = (site.expired.count, site.freed_expired.count);
+        let freed = site.freed_expired.count;
+        self.tell_expiry(stack, bytes, freed);
+    }
+
+    /// Tells of an expiry that is counted already; `freed` expired blocks of the call stack were freed until then.
+    fn tell_expiry(&mut self, stack: StackId, bytes: u64, freed: u64) {
+        let numbered = self.numbered;
+        let site = self.site(stack);
+        let count = site.expired.count;
         let callstack = *site.number.get_or_insert(CallStackNumber(numbered + 1));
         if callstack.0 > numbered {
             self.numbered = callstack.0;
@@ -328,8 +363,10 @@ impl Tracker {
     /// Everything counted until the last event.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let mut unexpired = Tally::default();
-        let mut ages = self.sites.iter().map(|site| site.dropped_age).collect::<Vec<Duration>>();
+        let mut unexpired = self.sites.iter().map(Site::counted_unexpired).fold(Tally::default(), Tally::plus);
+        let age =
+            |site: &Site| site.oldest.map_or(site.dropped_age, |oldest| self.now.since(oldest).max(site.dropped_age));
+        let mut ages = self.sites.iter().map(age).collect::<Vec<Duration>>();
         for block in self.blocks.iter() {
             if block.state == State::Young {
                 unexpired.add(block.size);

@@ -3,15 +3,7 @@
 use std::time::Duration;
 
 use super::finding::CallStackNumber;
-
-/// A number of blocks and their bytes. Bytes wrap: sizes are the target's word.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Tally {
-    /// Blocks.
-    pub count: u64,
-    /// Their bytes together.
-    pub bytes: u64,
-}
+use crate::event::{Tally, Timestamp, Totals};
 
 impl Tally {
     /// Counts one block more.
@@ -60,6 +52,12 @@ impl LiveTimes {
         self.count += 1;
     }
 
+    /// What a source has summed up.
+    fn counted(totals: &Totals) -> Self {
+        let (min, max, total) = totals.lives;
+        LiveTimes { count: totals.freed.count, min, max, total: total.as_nanos() }
+    }
+
     pub(super) fn get(&self) -> Option<LiveTime> {
         let average = self.total.checked_div(u128::from(self.count))?;
         // An average is no longer than the longest, which came from 64 bits of nanoseconds.
@@ -84,4 +82,58 @@ pub(super) struct Site {
     pub(super) live_times: LiveTimes,
     /// The greatest age of a block that an exec took away.
     pub(super) dropped_age: Duration,
+    /// Of a call stack that the source counts: when its oldest live block was allocated.
+    pub(super) oldest: Option<Timestamp>,
+    /// The source counts this call stack; its blocks are not known one by one.
+    pub(super) is_counted: bool,
+    /// Of such a call stack: the blocks that an exec took away.
+    dropped: Tally,
+}
+
+impl Site {
+    /// Takes over what the source counted. What had expired once stays so: the source's look at a moving target may
+    /// miss a block that is freed just then, until its next look.
+    pub(super) fn take_over(&mut self, totals: &Totals) {
+        self.is_counted = true;
+        self.allocated = totals.allocated;
+        self.freed = totals.freed;
+        if totals.expired.count >= self.expired.count {
+            self.expired = totals.expired;
+            self.freed_expired = totals.freed_expired;
+        }
+        self.live_times = LiveTimes::counted(totals);
+        self.oldest = totals.oldest;
+    }
+
+    /// Live blocks of a call stack that the source counts.
+    fn counted_live(&self) -> Tally {
+        if !self.is_counted {
+            return Tally::default();
+        }
+        let gone = self.freed.plus(self.dropped);
+        Tally {
+            count: self.allocated.count.saturating_sub(gone.count),
+            bytes: self.allocated.bytes.wrapping_sub(gone.bytes),
+        }
+    }
+
+    /// Those of them that have not expired.
+    pub(super) fn counted_unexpired(&self) -> Tally {
+        let (live, expired) = (self.counted_live(), self.expired.without(self.freed_expired));
+        // Expired blocks that an exec took away stay counted as expired.
+        match live.count.checked_sub(expired.count) {
+            Some(count) => Tally { count, bytes: live.bytes.wrapping_sub(expired.bytes) },
+            None => Tally::default(),
+        }
+    }
+
+    /// An exec has taken the live blocks away. Returns those of a call stack that the source counts.
+    pub(super) fn drop_counted(&mut self, now: Timestamp) -> Tally {
+        let live = self.counted_live();
+        self.dropped = self.dropped.plus(live);
+        if let Some(oldest) = self.oldest.take() {
+            self.dropped_age = self.dropped_age.max(now.since(oldest));
+        }
+        live
+    }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::finding::CallStackNumber;
-use super::site::{LiveTime, Tally};
-use crate::event::{Loss, StackId};
+use super::site::LiveTime;
+use crate::event::{Loss, StackId, Tally};
 
 /// Everything counted until the last event.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,16 +7,23 @@ mod cfi;
 mod evaluate;
 mod image;
 mod inference;
+mod loader;
 mod module;
 mod module_map;
 mod raw_backtrace;
 mod registers;
 mod rule;
 mod rule_cache;
+mod rules;
 mod unwinder;
 
 pub use image::{Image, Segment};
+pub use loader::state_changed_function;
 pub use module::{Module, ModuleTable, Role};
 pub use module_map::{Changes, ModuleMap};
 pub use raw_backtrace::{RawBacktrace, RawFrame};
-pub use unwinder::Unwinder;
+pub use rules::{Base, Row, Rule, RuleKind, Saved};
+pub use unwinder::{Unwinder, rule_rows};
+
+/// Finds the separate debug file of a module.
+pub type DebugFiles = Box<dyn FnMut(&Module) -> Option<Image>>;

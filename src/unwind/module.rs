@@ -108,6 +108,15 @@ impl Module {
         }
     }
 
+    /// Where in the file the byte at an address is (an address as the file counts it).
+    #[must_use]
+    pub fn file_offset(&self, file_address: u64) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| {
+            segment.addresses.contains(&file_address) && file_address - segment.addresses.start < segment.file_size
+        })?;
+        segment.offset.checked_add(file_address - segment.addresses.start)
+    }
+
     /// The image's bytes at an address as the file counts it.
     #[must_use]
     pub fn image_bytes(&self, file_address: u64, length: usize) -> Option<&[u8]> {

@@ -16,6 +16,7 @@ use super::raw_backtrace::{RawBacktrace, RawFrame};
 use super::registers::{FrameRegisters, Number, RBP, RIP, RSP, ReadWord};
 use super::rule::{FrameRule, Rule, signal};
 use super::rule_cache::RuleCache;
+use super::rules::{self, Row};
 use crate::event::{Ending, FrameKind};
 
 /// Walks stacks by the call frame information of the live modules.
@@ -274,6 +275,12 @@ impl<'r, 'm> Walk<'r, 'm> {
     }
 }
 
+/// The rule table of a module, for those who walk stacks by it. `debug_file` as in [`Unwinder::update`].
+#[must_use]
+pub fn rule_rows(module: &Module, debug_file: &mut dyn FnMut(&Module) -> Option<Image>) -> Vec<Row> {
+    rules::rows(module, &cfi_of(module, debug_file))
+}
+
 /// A module's own call frame information, and that of its separate debug file if there is little.
 fn cfi_of(module: &Module, debug_file: &mut dyn FnMut(&Module) -> Option<Image>) -> Cfi {
     /// Less than a byte of frame description for so many of code is that of start-up code only (musl).
@@ -292,10 +299,11 @@ fn cfi_of(module: &Module, debug_file: &mut dyn FnMut(&Module) -> Option<Image>)
 
 /// True for the code where the kernel starts a program or its dynamic linker, which often has no description.
 fn is_entry_code(module: &Module, address: u64) -> bool {
-    /// A little more than that of any C library.
-    const LENGTH: u64 = 64;
-    module.entry != 0 && address.checked_sub(module.entry).is_some_and(|offset| offset < LENGTH)
+    module.entry != 0 && address.checked_sub(module.entry).is_some_and(|offset| offset < ENTRY_CODE)
 }
+
+/// A little more than the entry code of any C library.
+pub(super) const ENTRY_CODE: u64 = 64;
 
 /// True if the code at `pc`, in no module, is a signal trampoline.
 fn is_trampoline_in_memory(pc: u64, read: &mut ReadWord<'_>) -> bool {

@@ -11,7 +11,7 @@ use memleax_platform::{Pid, Report, Tid, Tracer};
 use super::AttachError;
 use super::engine::{Engine, Now, Settings};
 use super::fake::{MAIN, Machine, RESULT, Ran, TARGET};
-use crate::event::{Event, Sink, StackId, Timestamp};
+use crate::event::{Event, Sink, StackId, Timestamp, Totals};
 use crate::source::Progress;
 
 const BLOCK: u64 = 0xb10c0;
@@ -22,6 +22,10 @@ struct Recorder(Vec<(u64, Event)>);
 impl Sink for Recorder {
     fn event(&mut self, at: Timestamp, event: Event) {
         self.0.push((at.0, event));
+    }
+
+    fn counted(&mut self, _: Timestamp, _: StackId, _: &Totals) {
+        unreachable!("the engine tells of each block");
     }
 }
 

@@ -3,14 +3,15 @@
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSymbol};
 
-use crate::unwind::Module;
+use super::module::Module;
 
 /// The function that the dynamic linker calls before and after it changes its list of libraries (`r_brk` of
 /// `struct r_debug`, `<link.h>`): glibc and musl export it by this name.
 const STATE_CHANGED: &str = "_dl_debug_state";
 
 /// Run-time address of the function that `interpreter` calls when libraries come or go.
-pub(super) fn state_changed(interpreter: &Module) -> Option<u64> {
+#[must_use]
+pub fn state_changed_function(interpreter: &Module) -> Option<u64> {
     let image = interpreter.image.as_ref()?;
     let file = ElfFile64::<LittleEndian>::parse(image.bytes()).ok()?;
     file.dynamic_symbols()

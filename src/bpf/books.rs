@@ -1,0 +1,130 @@
+//! The books that the kernel's programs keep, read.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Duration;
+
+use super::layout::{Site, slot};
+use crate::event::{Tally, Timestamp, Totals};
+
+/// A live block as the kernel keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LiveBlock {
+    pub(super) size: u64,
+    /// Nanoseconds of the kernel's monotonic clock.
+    pub(super) time: u64,
+    pub(super) site: u64,
+}
+
+/// Live blocks of one site.
+#[derive(Clone, Copy, Default, Debug)]
+struct Living {
+    expired: Tally,
+    oldest: Option<u64>,
+    /// The youngest that has expired: when, and its size.
+    last_expired: (u64, u64),
+}
+
+/// What one look at all live blocks found, by site.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    living: Vec<Living>,
+}
+
+impl Census {
+    /// Counts a block; it has expired if it is from `expired_until` or before.
+    pub(super) fn add(&mut self, block: LiveBlock, expired_until: u64) {
+        let Ok(index) = usize::try_from(block.site) else { return };
+        if index >= self.living.len() {
+            self.living.resize(index + 1, Living::default());
+        }
+        let living = &mut self.living[index];
+        living.oldest = Some(living.oldest.map_or(block.time, |oldest| oldest.min(block.time)));
+        if block.time <= expired_until {
+            living.expired.count += 1;
+            living.expired.bytes = living.expired.bytes.wrapping_add(block.size);
+            living.last_expired = living.last_expired.max((block.time, block.size));
+        }
+    }
+
+    /// What there is to tell of a site: its own counters, read before the census, and the census. A block that was freed in
+    /// between is missing until the next time; none is counted twice.
+    pub(super) fn totals(&self, number: u64, site: &Site, began: u64) -> Totals {
+        let living = usize::try_from(number).ok().and_then(|index| self.living.get(index)).copied().unwrap_or_default();
+        let freed_expired = Tally { count: site.expired_freed, bytes: site.expired_freed_bytes };
+        let lives = match site.freed {
+            0 => Default::default(),
+            _ => (
+                Duration::from_nanos(site.age_min),
+                Duration::from_nanos(site.age_max),
+                Duration::from_nanos(site.age_sum),
+            ),
+        };
+        Totals {
+            allocated: Tally { count: site.allocated, bytes: site.allocated_bytes },
+            freed: Tally { count: site.freed, bytes: site.freed_bytes },
+            expired: Tally {
+                count: freed_expired.count + living.expired.count,
+                bytes: freed_expired.bytes.wrapping_add(living.expired.bytes),
+            },
+            freed_expired,
+            last_expired: living.last_expired.1,
+            last_freed_expired: Duration::from_nanos(site.expired_freed_age),
+            lives,
+            oldest: living.oldest.map(|time| Timestamp(time.saturating_sub(began))),
+        }
+    }
+}
+
+/// The live blocks in the buckets.
+pub(super) fn blocks(buckets: &[AtomicU64]) -> impl Iterator<Item = LiveBlock> {
+    buckets.chunks_exact(slot::WORDS).filter_map(|words| {
+        let address = words[slot::ADDRESS].load(Acquire);
+        if address <= slot::BUSY {
+            return None;
+        }
+        let block = LiveBlock {
+            size: words[slot::SIZE].load(Acquire),
+            time: words[slot::TIME].load(Acquire),
+            site: words[slot::SITE].load(Acquire),
+        };
+        // Freed, and the place perhaps taken by another, while we read.
+        (words[slot::ADDRESS].load(Relaxed) == address).then_some(block)
+    })
+}
+
+/// A site's counters.
+pub(super) fn site(sites: &[AtomicU64], number: u64) -> Site {
+    let first = usize::try_from(number).unwrap_or(0) * Site::WORDS;
+    let words = std::array::from_fn(|index| sites.get(first + index).map_or(0, |word| word.load(Relaxed)));
+    Site::from_words(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(slots: &[[u64; 4]]) -> Vec<AtomicU64> {
+        slots.iter().flatten().map(|&word| AtomicU64::new(word)).collect()
+    }
+
+    #[test]
+    fn free_and_busy_slots_are_no_blocks() {
+        let buckets = words(&[[0, 1, 2, 3], [slot::BUSY, 1, 2, 3], [0x1000, 64, 5, 7]]);
+        let found: Vec<_> = blocks(&buckets).collect();
+        assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
+    }
+
+    #[test]
+    fn expired_blocks_are_those_freed_and_those_alive() {
+        let mut census = Census::default();
+        census.add(LiveBlock { size: 10, time: 100, site: 2 }, 100);
+        census.add(LiveBlock { size: 20, time: 101, site: 2 }, 100);
+        let site = Site { allocated: 5, freed: 3, expired_freed: 2, expired_freed_bytes: 7, ..Site::default() };
+        let totals = census.totals(2, &site, 40);
+        assert_eq!(totals.expired, Tally { count: 3, bytes: 17 });
+        assert_eq!(totals.freed_expired, Tally { count: 2, bytes: 7 });
+        assert_eq!(totals.last_expired, 10);
+        assert_eq!(totals.oldest, Some(Timestamp(60)));
+    }
+}

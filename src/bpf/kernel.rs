@@ -1,0 +1,406 @@
+//! The programs in the kernel: loading the variant that this kernel takes, attaching, and its maps.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Duration;
+
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, RingBuffer, RingBufferBuilder, UprobeMultiOpts,
+    UprobeOpts,
+};
+use memleax_platform::{Pid, SharedWords};
+
+use super::books::LiveBlock;
+use super::layout::{BUCKET_SLOTS, Control, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, slot};
+use super::table::KernelTable;
+use crate::unwind::Module;
+
+/// How many live blocks are read by a system call.
+const OVERFLOW_BATCH: u32 = 4096;
+
+/// How probes are attached: what each kernel has, best first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Attachment {
+    /// One program for a call's entry and its return, many probes a link (6.13).
+    Session,
+    /// Many probes a link; its filter by process sees all threads from 6.10 on.
+    Multi,
+    /// A perf event a probe; programs as of 6.1.
+    Perf,
+    /// A perf event a probe; programs that 5.8 to 5.15 take.
+    Old,
+}
+
+impl Attachment {
+    const BEST_FIRST: [Attachment; 4] = [Attachment::Session, Attachment::Multi, Attachment::Perf, Attachment::Old];
+
+    /// The programs that this way needs.
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Attachment::Session => &["session_call", "multi_free", "multi_loader", "exec"],
+            Attachment::Multi => &["multi_enter", "multi_return", "multi_free", "multi_loader", "exec"],
+            Attachment::Perf | Attachment::Old => &["perf_enter", "perf_return", "perf_free", "perf_loader", "exec"],
+        }
+    }
+
+    /// For the start line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Attachment::Session => "uprobe session",
+            Attachment::Multi => "uprobe multi",
+            Attachment::Perf => "perf uprobe",
+            Attachment::Old => "perf uprobe, programs for old kernels",
+        }
+    }
+}
+
+/// Objects must be aligned for their headers to be read in place.
+#[repr(align(16))]
+struct Aligned<Bytes: ?Sized>(Bytes);
+
+static CURRENT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/current.bpf.o")));
+static OLD: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/old.bpf.o")));
+
+/// Sizes fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Rows of both tables, the one in use and its successor.
+    pub(super) rows: u32,
+    /// 2^this buckets of eight live blocks, 256 bytes each.
+    pub(super) bucket_bits: u32,
+    /// Live blocks beyond those, which take memory (about 100 bytes) only when they are there.
+    pub(super) overflow: u32,
+}
+
+/// What a probe is to do when it is hit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// A call whose return matters.
+    Call,
+    /// A deallocation.
+    Free,
+    /// The dynamic linker's notification.
+    Loader,
+}
+
+/// One probe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Probe {
+    pub(super) role: Role,
+    /// Offset in the file of the instruction.
+    pub(super) offset: u64,
+    /// Address of the instruction, as the file counts.
+    pub(super) address: u64,
+    pub(super) cookie: u64,
+}
+
+/// The loaded programs. Dropping it removes every probe.
+pub(super) struct Kernel {
+    /// In order of attachment; dropped in that order, so frees are seen until the last allocation was.
+    links: Vec<Link>,
+    pub(super) attachment: Attachment,
+    control: SharedWords,
+    rows: SharedWords,
+    rules: SharedWords,
+    rule_cache: SharedWords,
+    sites: SharedWords,
+    live: Option<SharedWords>,
+    overflow: MapHandle,
+    cookies: Option<MapHandle>,
+    object: Object,
+}
+
+impl Kernel {
+    /// Loads the best variant that this kernel takes.
+    ///
+    /// # Errors
+    /// What the least demanding variant failed with.
+    pub(super) fn load(sizes: Sizes) -> libbpf_rs::Result<Kernel> {
+        let mut last = None;
+        for attachment in Attachment::BEST_FIRST {
+            match Kernel::load_variant(attachment, sizes) {
+                Ok(kernel) => return Ok(kernel),
+                Err(why) => {
+                    tracing::debug!("no {} here: {why:#}", attachment.name());
+                    last = Some(why);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| libbpf_rs::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)))
+    }
+
+    fn load_variant(attachment: Attachment, sizes: Sizes) -> libbpf_rs::Result<Kernel> {
+        let bytes = if attachment == Attachment::Old { &OLD.0 } else { &CURRENT.0 };
+        let cpus = u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(1);
+        let mut open = ObjectBuilder::default().open_memory(bytes)?;
+        for mut map in open.maps_mut() {
+            let entries = match map.name().to_str() {
+                Some("rows") => sizes.rows,
+                Some("scratch") => cpus * SCRATCH_PER_CPU,
+                Some("live") => 1 << sizes.bucket_bits,
+                Some("overflow") if attachment == Attachment::Old => sizes.overflow + (8 << sizes.bucket_bits),
+                Some("overflow") => sizes.overflow,
+                _ => continue,
+            };
+            map.set_max_entries(entries)?;
+        }
+        for mut program in open.progs_mut() {
+            let wanted = program.name().to_str().is_some_and(|name| attachment.programs().contains(&name));
+            program.set_autoload(wanted);
+        }
+        let object = open.load()?;
+        let words = |name: &str, words: usize| {
+            SharedWords::new(map(&object, name)?.as_fd(), words).map_err(libbpf_rs::Error::from)
+        };
+        let control = words("control", Control::WORDS)?;
+        control[Control::BucketBits as usize].store(u64::from(sizes.bucket_bits), Relaxed);
+        control[Control::DepthAndCpus as usize].store(u64::from(cpus) << 32, Relaxed);
+        let is_old = attachment == Attachment::Old;
+        Ok(Kernel {
+            links: Vec::new(),
+            attachment,
+            control,
+            rows: words("rows", sizes.rows as usize)?,
+            rules: words("rules", RULES)?,
+            rule_cache: words("rule_cache", RULE_CACHE)?,
+            sites: words("sites", SITES * Site::WORDS)?,
+            live: (!is_old).then(|| words("live", (slot::WORDS * BUCKET_SLOTS) << sizes.bucket_bits)).transpose()?,
+            overflow: MapHandle::try_from(&map(&object, "overflow")?)?,
+            cookies: is_old.then(|| MapHandle::try_from(&map(&object, "cookies")?)).transpose()?,
+            object,
+        })
+    }
+
+    /// Hands every record that the programs write to `take`, when the buffer is polled.
+    pub(super) fn records<'take>(&self, take: impl FnMut(&[u8]) + 'take) -> libbpf_rs::Result<RingBuffer<'take>> {
+        let mut take = take;
+        let records = map(&self.object, "records")?;
+        let mut builder = RingBufferBuilder::new();
+        builder.add(&records, move |bytes| {
+            take(bytes);
+            0
+        })?;
+        builder.build()
+    }
+
+    /// Where the rule table goes.
+    pub(super) fn table(&self) -> KernelTable<'_> {
+        KernelTable {
+            rows: &self.rows,
+            rules: &self.rules,
+            rule_cache: &self.rule_cache,
+            in_use: &self.control[Control::Rows as usize],
+        }
+    }
+
+    /// A counter's value.
+    pub(super) fn counter(&self, counter: Control) -> u64 {
+        self.control[counter as usize].load(Relaxed)
+    }
+
+    /// The totals of all sites.
+    pub(super) fn sites(&self) -> &[AtomicU64] {
+        &self.sites
+    }
+
+    /// The buckets of live blocks; none where live blocks are kept in the overflow map only.
+    pub(super) fn live(&self) -> &[AtomicU64] {
+        self.live.as_deref().unwrap_or(&[])
+    }
+
+    /// Hands every live block that is in no bucket to `take`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn overflow(&self, mut take: impl FnMut(LiveBlock)) -> libbpf_rs::Result<()> {
+        for (_, value) in self.overflow.lookup_batch(OVERFLOW_BATCH, MapFlags::ANY, MapFlags::ANY)? {
+            overflow_block(&value).into_iter().for_each(&mut take);
+        }
+        Ok(())
+    }
+
+    /// Learns where a module with probes is mapped now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn moved(&self, module: &Module, probes: &[Probe]) -> libbpf_rs::Result<()> {
+        let Some(cookies) = &self.cookies else { return Ok(()) };
+        for probe in probes {
+            let address = module.run_time_address(probe.address);
+            cookies.update(&address.to_ne_bytes(), &probe.cookie.to_ne_bytes(), MapFlags::ANY)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the blocks out of the books that are older than `time` (of the kernel's monotonic clock).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn forget_blocks_before(&self, time: u64) -> libbpf_rs::Result<()> {
+        for words in self.live().chunks_exact(slot::WORDS) {
+            let address = words[slot::ADDRESS].load(Acquire);
+            if address > slot::BUSY && words[slot::TIME].load(Acquire) < time {
+                // Unless the new program has got hold of the place in the meantime.
+                let _ = words[slot::ADDRESS].compare_exchange(address, 0, AcqRel, Relaxed);
+            }
+        }
+        for key in self.overflow.keys().collect::<Vec<_>>() {
+            let block = self.overflow.lookup(&key, MapFlags::ANY)?.and_then(|value| overflow_block(&value));
+            if block.is_some_and(|block| block.time < time) {
+                self.overflow.delete(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every probe; calls before frees, so that no free is missed of what was counted.
+    pub(super) fn detach(&mut self) {
+        while let Some(link) = self.links.pop() {
+            drop(link);
+        }
+    }
+
+    /// Sets what calls are followed by from now on.
+    pub(super) fn configure(&self, expire: Duration, frames: u32) {
+        let expire = u64::try_from(expire.as_nanos()).unwrap_or(u64::MAX);
+        self.control[Control::Expire as usize].store(expire, Relaxed);
+        let cpus = self.control[Control::DepthAndCpus as usize].load(Relaxed) >> 32 << 32;
+        self.control[Control::DepthAndCpus as usize].store(cpus | u64::from(frames), Relaxed);
+    }
+
+    /// Learns of execs from now on.
+    pub(super) fn watch_exec(&mut self) -> libbpf_rs::Result<()> {
+        let link = self.program("exec", |program| program.attach_raw_tracepoint("sched_process_exec"))?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    /// Attaches to the file at `path`, for one process only.
+    ///
+    /// # Errors
+    /// The error of the first probe that could not be attached. Those before it stay.
+    pub(super) fn attach(&mut self, target: Pid, path: &Path, probes: &[Probe]) -> libbpf_rs::Result<()> {
+        for role in [Role::Loader, Role::Free, Role::Call] {
+            let probes: Vec<Probe> = probes.iter().copied().filter(|probe| probe.role == role).collect();
+            if probes.is_empty() {
+                continue;
+            }
+            match (self.attachment, role) {
+                (Attachment::Session | Attachment::Multi, Role::Loader) => {
+                    self.attach_multi("multi_loader", target, path, &probes, false)?
+                }
+                (Attachment::Session | Attachment::Multi, Role::Free) => {
+                    self.attach_multi("multi_free", target, path, &probes, false)?
+                }
+                (Attachment::Session, Role::Call) => self.attach_multi("session_call", target, path, &probes, false)?,
+                (Attachment::Multi, Role::Call) => {
+                    self.attach_multi("multi_return", target, path, &probes, true)?;
+                    self.attach_multi("multi_enter", target, path, &probes, false)?;
+                }
+                (Attachment::Perf | Attachment::Old, Role::Loader) => {
+                    self.attach_perf("perf_loader", target, path, &probes, false)?
+                }
+                (Attachment::Perf | Attachment::Old, Role::Free) => {
+                    self.attach_perf("perf_free", target, path, &probes, false)?
+                }
+                (Attachment::Perf | Attachment::Old, Role::Call) => {
+                    self.attach_perf("perf_return", target, path, &probes, true)?;
+                    self.attach_perf("perf_enter", target, path, &probes, false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_multi(
+        &mut self,
+        program: &str,
+        target: Pid,
+        path: &Path,
+        probes: &[Probe],
+        retprobe: bool,
+    ) -> libbpf_rs::Result<()> {
+        let options = UprobeMultiOpts {
+            offsets: probes.iter().map(|probe| probe.offset as usize).collect(),
+            cookies: probes.iter().map(|probe| probe.cookie).collect(),
+            retprobe,
+            session: program == "session_call",
+            ..Default::default()
+        };
+        let link =
+            self.program(program, |program| program.attach_uprobe_multi_with_opts(target.0, path, "", options))?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    fn attach_perf(
+        &mut self,
+        program: &str,
+        target: Pid,
+        path: &Path,
+        probes: &[Probe],
+        retprobe: bool,
+    ) -> libbpf_rs::Result<()> {
+        for probe in probes {
+            let options = UprobeOpts {
+                cookie: if self.cookies.is_some() { 0 } else { probe.cookie },
+                retprobe,
+                ..Default::default()
+            };
+            let link = self.program(program, |program| {
+                program.attach_uprobe_with_opts(target.0, path, probe.offset as usize, options)
+            })?;
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    fn program(
+        &self,
+        name: &str,
+        attach: impl FnOnce(libbpf_rs::ProgramMut<'_>) -> libbpf_rs::Result<Link>,
+    ) -> libbpf_rs::Result<Link> {
+        match self.object.progs_mut().find(|program| program.name() == name) {
+            Some(program) => attach(program),
+            None => Err(libbpf_rs::Error::from_raw_os_error(nix::libc::ENOENT)),
+        }
+    }
+}
+
+fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Result<libbpf_rs::Map<'object>> {
+    object.maps().find(|map| map.name() == name).ok_or_else(|| libbpf_rs::Error::from_raw_os_error(nix::libc::ENOENT))
+}
+
+/// `struct block`
+fn overflow_block(value: &[u8]) -> Option<LiveBlock> {
+    let (words, _) = value.as_chunks::<8>();
+    let [size, time, site] = *words else { return None };
+    let [size, time, site] = [size, time, site].map(u64::from_ne_bytes);
+    Some(LiveBlock { size, time, site })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_agree_on_the_layout_of_the_maps() {
+        for bytes in [&OLD.0, &CURRENT.0] {
+            let open = ObjectBuilder::default().open_memory(bytes).unwrap();
+            for map in open.maps() {
+                let words = match map.name().to_str().unwrap() {
+                    "control" => Control::WORDS,
+                    "rows" | "rules" | "rule_cache" | "site_cache" | "site_numbers" | "cookies" => 1,
+                    "sites" => Site::WORDS,
+                    "live" => slot::WORDS * BUCKET_SLOTS,
+                    "overflow" => slot::WORDS - 1,
+                    "scratch" | "calls" | "records" => continue,
+                    other => panic!("what is in {other}?"),
+                };
+                assert_eq!(map.value_size() as usize, words * size_of::<u64>(), "{}", map.name().display());
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The structures of `memleax.bpf.h`, as words: what the kernel's side and ours agree on.
+
+/// `struct control`, word by word. Settings first, then counters.
+#[allow(dead_code, reason = "the kernel's side uses those that this side does not")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub(super) enum Control {
+    /// First row of the table in use (upper half) and how many it has (lower half).
+    Rows = 0,
+    /// Nanoseconds.
+    Expire,
+    /// Frames (lower half), CPUs (upper half).
+    DepthAndCpus,
+    BucketBits,
+    LoaderChanges,
+    Tgid,
+    Execs,
+    ExecTime,
+    NextSite,
+    Overflowed,
+    LostBlocks,
+    LostSites,
+    LostStacks,
+    LostCalls,
+    NeverReturned,
+    UnknownFrees,
+    Replaced,
+    ReplacedBytes,
+    ReallocBegun,
+    ReallocEnded,
+}
+
+impl Control {
+    pub(super) const WORDS: usize = Control::ReallocEnded as usize + 1;
+}
+
+/// `RULES`
+pub(super) const RULES: usize = 8192;
+/// `RULE_CACHE`
+pub(super) const RULE_CACHE: usize = 65536;
+/// `SITES`
+pub(super) const SITES: usize = 65536;
+/// `FRAMES`
+pub(super) const FRAMES: usize = 128;
+/// `BUCKET_SLOTS`
+pub(super) const BUCKET_SLOTS: usize = 8;
+/// Scratch areas for each CPU.
+pub(super) const SCRATCH_PER_CPU: u32 = 4;
+
+/// `struct slot`, word by word.
+pub(super) mod slot {
+    pub(crate) const ADDRESS: usize = 0;
+    pub(crate) const SIZE: usize = 1;
+    pub(crate) const TIME: usize = 2;
+    pub(crate) const SITE: usize = 3;
+    pub(crate) const WORDS: usize = 4;
+    /// Addresses up to this one are states.
+    pub(crate) const BUSY: u64 = 1;
+}
+
+/// `struct site`
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Site {
+    pub(super) allocated: u64,
+    pub(super) allocated_bytes: u64,
+    pub(super) freed: u64,
+    pub(super) freed_bytes: u64,
+    pub(super) expired_freed: u64,
+    pub(super) expired_freed_bytes: u64,
+    pub(super) expired_freed_age: u64,
+    pub(super) age_sum: u64,
+    pub(super) age_min: u64,
+    pub(super) age_max: u64,
+}
+
+impl Site {
+    pub(super) const WORDS: usize = 10;
+
+    pub(super) fn from_words(words: [u64; Site::WORDS]) -> Site {
+        let [
+            allocated,
+            allocated_bytes,
+            freed,
+            freed_bytes,
+            expired_freed,
+            expired_freed_bytes,
+            expired_freed_age,
+            age_sum,
+            age_min,
+            age_max,
+        ] = words;
+        // Stored as its complement, so that zeroed memory says "none".
+        let age_min = !age_min;
+        Site {
+            allocated,
+            allocated_bytes,
+            freed,
+            freed_bytes,
+            expired_freed,
+            expired_freed_bytes,
+            expired_freed_age,
+            age_sum,
+            age_min,
+            age_max,
+        }
+    }
+}
+
+/// Why the kernel's walk of a stack ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    Complete,
+    Depth,
+    Unreadable,
+    Inconsistent,
+    Gap,
+    Slow,
+}
+
+/// `struct stack_record`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct StackRecord {
+    pub(super) site: u64,
+    pub(super) end: End,
+    pub(super) by_frame_pointer: bool,
+    pub(super) function: u64,
+    /// Address, and whether it is exact.
+    pub(super) frames: Vec<(u64, bool)>,
+}
+
+impl StackRecord {
+    const HEAD: usize = 4 + FRAMES / 64 + 4;
+
+    /// `None` if it is no such record.
+    pub(super) fn parse(bytes: &[u8]) -> Option<StackRecord> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let word = |index: usize| words.get(index).map(|word| u64::from_le_bytes(*word));
+        if words.len() != StackRecord::HEAD + FRAMES || !rest.is_empty() {
+            return None;
+        }
+        let count = (word(1)? & 0xffff_ffff) as usize;
+        let frames = (0..count.min(FRAMES))
+            .map(|index| Some((word(StackRecord::HEAD + index)?, word(4 + index / 64)? >> (index % 64) & 1 == 1)))
+            .collect::<Option<Vec<_>>>()?;
+        let end = match word(1)? >> 32 {
+            1 => End::Complete,
+            2 => End::Depth,
+            3 => End::Unreadable,
+            4 => End::Inconsistent,
+            5 => End::Gap,
+            _ => End::Slow,
+        };
+        Some(StackRecord {
+            site: word(0)?,
+            end,
+            by_frame_pointer: word(2)? & 0xffff_ffff != 0,
+            function: word(3)?,
+            frames,
+        })
+    }
+}

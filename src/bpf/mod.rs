@@ -1,0 +1,14 @@
+//! Observes a target by uprobes whose BPF programs keep the books in the kernel.
+//!
+//! `memleax.bpf.c` follows calls, walks stacks and counts; `kernel` loads and attaches it, `placement` and `hooks` say where
+//! its probes sit, `table` compiles the unwind information that it walks by, `books` reads what it counted.
+
+mod books;
+mod hooks;
+mod kernel;
+mod layout;
+pub mod placement;
+mod source;
+mod table;
+
+pub use source::{AttachError, BpfSource};

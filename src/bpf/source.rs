@@ -1,0 +1,472 @@
+//! A target observed by uprobes.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libbpf_rs::RingBuffer;
+use memleax_platform::{MappedFile, Mapping, Pid, Tracer, native};
+use rustc_hash::FxHashMap;
+
+use super::books::{self, Census};
+use super::hooks;
+use super::kernel::{Kernel, Probe, Role, Sizes};
+use super::layout::{Control, End, StackRecord};
+use super::table::RuleTable;
+use crate::allocator::{self, FUNCTIONS, Hook};
+use crate::config::Config;
+use crate::event::{Backtrace, Ending, Event, Frame, FrameKind, Loss, Sink, StackId, Timestamp, Totals};
+use crate::source::{HookedModule, Notice, Progress, Source};
+use crate::stack::StackTable;
+use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, state_changed_function};
+
+/// How long [`Source::observe`] observes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often all live blocks are looked at, at the least.
+const CENSUS: Duration = Duration::from_secs(1);
+
+/// Buckets for a million live blocks.
+const BUCKET_BITS: u32 = 17;
+
+/// Live blocks beyond those.
+const OVERFLOW: u32 = 1 << 23;
+
+/// Room for libraries that are loaded later.
+const SPARE_ROWS: usize = 1 << 18;
+
+const REMEDY: &str = "it needs CAP_BPF and CAP_PERFMON (before Linux 6.6 CAP_SYS_ADMIN), so run memleax as root, or use --backend=ptrace";
+
+/// Why a process cannot be observed by uprobes. Nothing of ours is left in it.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The platform's facts about it cannot be had.
+    #[error(transparent)]
+    Platform(#[from] memleax_platform::Error),
+    /// The kernel does not take the programs.
+    #[error("cannot load the BPF programs: {cause:#}; {remedy}")]
+    Load {
+        /// The kernel's answer.
+        cause: libbpf_rs::Error,
+        /// What may help.
+        remedy: &'static str,
+    },
+    /// A probe cannot be set.
+    #[error("cannot set uprobes in {module} of process {pid}: {cause:#}; {remedy}")]
+    Attach {
+        /// The module's path.
+        module: String,
+        /// The process.
+        pid: Pid,
+        /// The kernel's answer.
+        cause: libbpf_rs::Error,
+        /// What may help.
+        remedy: &'static str,
+    },
+    /// Nothing in it is known to allocate.
+    #[error("cannot find an allocator in process {pid}: searched {searched}")]
+    NoAllocator {
+        /// The process.
+        pid: Pid,
+        /// The modules searched.
+        searched: String,
+    },
+}
+
+/// A target observed by uprobes.
+pub struct BpfSource<T> {
+    facts: T,
+    target: Pid,
+    debug_files: DebugFiles,
+    kernel: Kernel,
+    ring: RingBuffer<'static>,
+    records: Rc<RefCell<Vec<StackRecord>>>,
+    modules: ModuleMap,
+    table: RuleTable,
+    /// By number.
+    functions: Vec<HookedFunction>,
+    /// Files with probes. These are of the file, not of the place where it is mapped.
+    hooked: FxHashMap<FileId, Vec<Probe>>,
+    stacks: StackTable,
+    /// By the kernel's number.
+    sites: FxHashMap<u64, StackId>,
+    notices: Vec<Notice>,
+    watch: native::ProcessWatch,
+    expire: Duration,
+    began: u64,
+    next_census: u64,
+    seen: Counters,
+    /// The rule cache is to be emptied once more.
+    cache_is_stale: bool,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// A function with a probe.
+#[derive(Clone, Copy, Debug)]
+struct HookedFunction {
+    file: FileId,
+    /// As the file counts addresses.
+    address: u64,
+}
+
+/// Counters of the kernel's that were told of.
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    loader_changes: u64,
+    execs: u64,
+    losses: [u64; LOSSES.len()],
+}
+
+/// Which of the kernel's counters are losses, and which.
+const LOSSES: [(Control, Loss); 4] = [
+    (Control::LostBlocks, Loss::BlockNotKept),
+    (Control::LostSites, Loss::StackNotKept),
+    (Control::LostStacks, Loss::NoStack),
+    (Control::NeverReturned, Loss::NeverReturned),
+];
+
+impl<T: Tracer> BpfSource<T> {
+    /// Sets probes in the process that `config` names. `facts` is asked about it and traces nothing.
+    ///
+    /// # Errors
+    /// [`AttachError`]; the process has then been left as it was.
+    pub fn attach(config: &Config, facts: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
+        let target = config.target;
+        let watch = native::ProcessWatch::new(target)?;
+        let mut modules = ModuleMap::default();
+        let mut facts = facts;
+        refresh(&mut facts, target, &mut modules)?;
+        let mut debug_files = debug_files;
+        let mut table = RuleTable::new();
+        let rows = table.rows(&modules, &mut debug_files);
+        let sizes = Sizes {
+            rows: u32::try_from(2 * (rows.len() + SPARE_ROWS)).unwrap_or(u32::MAX),
+            bucket_bits: BUCKET_BITS,
+            overflow: OVERFLOW,
+        };
+        let mut kernel = Kernel::load(sizes).map_err(|cause| AttachError::Load { cause, remedy: REMEDY })?;
+        let frames = u32::try_from(config.depth.saturating_sub(1)).unwrap_or(u32::MAX);
+        kernel.configure(config.limits.expire, frames);
+        table.publish(&rows, &kernel.table());
+        let records = Rc::new(RefCell::new(Vec::new()));
+        let inbox = Rc::clone(&records);
+        let ring = kernel
+            .records(move |bytes| inbox.borrow_mut().extend(StackRecord::parse(bytes)))
+            .map_err(|cause| AttachError::Load { cause, remedy: REMEDY })?;
+        if let Err(why) = kernel.watch_exec() {
+            tracing::warn!("cannot observe exec: {why:#}");
+        }
+        let mut source = BpfSource {
+            facts,
+            target,
+            debug_files,
+            kernel,
+            ring,
+            records,
+            modules,
+            table,
+            functions: Vec::new(),
+            hooked: FxHashMap::default(),
+            stacks: StackTable::default(),
+            sites: FxHashMap::default(),
+            notices: Vec::new(),
+            watch,
+            expire: config.limits.expire,
+            began: native::monotonic_nanoseconds(),
+            next_census: 0,
+            seen: Counters::default(),
+            cache_is_stale: false,
+        };
+        if config.mmap {
+            source.notices.push(Notice::Warning("--mmap is not observed by the bpf backend".into()));
+        }
+        let live = source.modules.live().to_vec();
+        source.hook_all(&live)?;
+        if source.functions.is_empty() {
+            let searched: Vec<String> = live.iter().map(|module| module.path.display().to_string()).collect();
+            return Err(AttachError::NoAllocator { pid: target, searched: searched.join(", ") });
+        }
+        Ok(source)
+    }
+
+    /// How the probes are attached, for the start line.
+    #[must_use]
+    pub fn attachment(&self) -> &'static str {
+        self.kernel.attachment.name()
+    }
+
+    fn hook_all(&mut self, modules: &[Arc<Module>]) -> Result<(), AttachError> {
+        for module in modules {
+            self.hook(module)?;
+        }
+        Ok(())
+    }
+
+    fn hook(&mut self, module: &Arc<Module>) -> Result<(), AttachError> {
+        if let Some(probes) = self.hooked.get(&module.file_id) {
+            self.kernel.moved(module, probes).map_err(|cause| self.cannot_attach(module, cause))?;
+            return Ok(());
+        }
+        let mut probes = Vec::new();
+        let mut names = Vec::new();
+        for hook in self.functions_of(module) {
+            let Ok(number) = u32::try_from(self.functions.len()) else { break };
+            let Some((probe, place)) = hooks::probe(module, &hook, number) else { continue };
+            if !place.emulated {
+                tracing::debug!("{} of {}: no emulated instruction", hook.function.name, module.path.display());
+            }
+            self.functions.push(HookedFunction { file: module.file_id, address: hook.address });
+            probes.push(probe);
+            names.push(hook.function.name);
+        }
+        if module.role == ModuleRole::Interpreter
+            && let Some(run_time_address) = state_changed_function(module)
+        {
+            let address = module.file_address(run_time_address);
+            let probe =
+                module.file_offset(address).map(|offset| Probe { role: Role::Loader, offset, address, cookie: 1 });
+            probes.extend(probe);
+        }
+        if probes.is_empty() {
+            return Ok(());
+        }
+        let path = self.path_of(module);
+        self.kernel.attach(self.target, &path, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
+        self.kernel.moved(module, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
+        self.hooked.insert(module.file_id, probes);
+        if !names.is_empty() {
+            let path = module.path.display().to_string();
+            self.notices.push(Notice::Hooked(HookedModule { path, functions: names }));
+        }
+        Ok(())
+    }
+
+    fn functions_of(&mut self, module: &Module) -> Vec<Hook> {
+        let Some(image) = &module.image else { return Vec::new() };
+        let found = allocator::hooks(&module.path, image.bytes(), &[], FUNCTIONS);
+        if found.hooks.is_empty() && module.role == ModuleRole::Executable
+            // A stripped static program, whose symbols may be in its debug file.
+            && let Some(debug_file) = (self.debug_files)(module)
+        {
+            return allocator::hooks(&module.path, image.bytes(), &[debug_file.bytes()], FUNCTIONS).hooks;
+        }
+        found.hooks
+    }
+
+    fn cannot_attach(&self, module: &Module, cause: libbpf_rs::Error) -> AttachError {
+        let remedy = match cause.kind() {
+            libbpf_rs::ErrorKind::InvalidInput => {
+                "another tool may hold a uprobe on the same instruction: end it first"
+            }
+            _ => REMEDY,
+        };
+        AttachError::Attach { module: module.path.display().to_string(), pid: self.target, remedy, cause }
+    }
+
+    /// The kernel's own reference to the file that is mapped, whatever its path names now.
+    fn path_of(&mut self, module: &Module) -> PathBuf {
+        let mapping = self.facts.mappings(self.target).ok().and_then(|mappings| {
+            mappings
+                .into_iter()
+                .find(|mapping| mapping.file_id == module.file_id && module.range.contains(&mapping.start))
+        });
+        match mapping {
+            Some(Mapping { start, end, .. }) => format!("/proc/{}/map_files/{start:x}-{end:x}", self.target).into(),
+            None => format!("/proc/{}/root{}", self.target, module.path.display()).into(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(native::monotonic_nanoseconds().saturating_sub(self.began))
+    }
+
+    /// Looks at what is mapped now.
+    fn modules_changed(&mut self) -> Result<(), AttachError> {
+        let changes = refresh(&mut self.facts, self.target, &mut self.modules)?;
+        if changes.added.is_empty() && changes.removed.is_empty() {
+            return Ok(());
+        }
+        let rows = self.table.rows(&self.modules, &mut self.debug_files);
+        if !self.table.publish(&rows, &self.kernel.table()) {
+            let message = "no room for the unwind information of the libraries loaded now: stacks end there";
+            self.notices.push(Notice::Warning(message.into()));
+        }
+        self.cache_is_stale = true;
+        for module in changes.added {
+            if let Err(why) = self.hook(&module) {
+                self.notices.push(Notice::Warning(why.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers the stacks that the kernel has told of.
+    fn take_records(&mut self) {
+        let records = std::mem::take(&mut *self.records.borrow_mut());
+        for record in records.into_iter().filter(|record| record.site != 0) {
+            let id = self.stacks.intern(&self.backtrace(&record));
+            self.sites.insert(record.site, id);
+        }
+    }
+
+    fn backtrace(&self, record: &StackRecord) -> Backtrace {
+        let function = usize::try_from(record.function).ok().and_then(|number| self.functions.get(number));
+        let entry = function.and_then(|function| {
+            let module = self.modules.live().iter().find(|module| module.file_id == function.file)?;
+            Some(Frame { module: Some(module.id), kind: FrameKind::Exact, address: function.address })
+        });
+        let frames = record.frames.iter().map(|&(address, is_exact)| {
+            self.frame(address, if is_exact { FrameKind::Exact } else { FrameKind::ReturnAddress })
+        });
+        let ending = match record.end {
+            End::Complete => Ending::Complete,
+            End::Depth => Ending::DepthLimit,
+            End::Unreadable => Ending::UnreadableStack,
+            End::Inconsistent => Ending::Inconsistent,
+            End::Slow => Ending::NoUnwindInfo,
+            End::Gap => match record.frames.last() {
+                Some(&(address, _)) if self.modules.lookup(address.wrapping_sub(1)).is_none() => Ending::UnknownCode,
+                _ => Ending::NoUnwindInfo,
+            },
+        };
+        Backtrace {
+            frames: entry.into_iter().chain(frames).collect(),
+            ending,
+            by_frame_pointer: record.by_frame_pointer,
+        }
+    }
+
+    fn frame(&self, address: u64, kind: FrameKind) -> Frame {
+        let within = if kind == FrameKind::Exact { address } else { address.wrapping_sub(1) };
+        match self.modules.lookup(within) {
+            Some((module, _)) => Frame { module: Some(module.id), kind, address: module.file_address(address) },
+            None => Frame { module: None, kind, address },
+        }
+    }
+
+    /// Tells the tracker what was counted until now.
+    fn count(&mut self, sink: &mut dyn Sink) -> libbpf_rs::Result<()> {
+        // First the counters, then the blocks: see Census::totals.
+        let sites: Vec<_> = std::iter::once(0)
+            .chain(self.sites.keys().copied())
+            .map(|number| (number, books::site(self.kernel.sites(), number)))
+            .collect();
+        let at = self.now();
+        let expired_until =
+            native::monotonic_nanoseconds().saturating_sub(u64::try_from(self.expire.as_nanos()).unwrap_or(u64::MAX));
+        let mut census = Census::default();
+        for block in books::blocks(self.kernel.live()) {
+            census.add(block, expired_until);
+        }
+        if self.kernel.counter(Control::Overflowed) > 0 {
+            self.kernel.overflow(|block| census.add(block, expired_until))?;
+        }
+        let mut totals: FxHashMap<StackId, Totals> = FxHashMap::default();
+        for (number, site) in sites {
+            if site.allocated == 0 {
+                continue;
+            }
+            let stack = match self.sites.get(&number) {
+                Some(&stack) => stack,
+                None => self.stacks.intern(&Backtrace {
+                    frames: Vec::new(),
+                    ending: Ending::UnreadableStack,
+                    by_frame_pointer: false,
+                }),
+            };
+            let of_site = census.totals(number, &site, self.began);
+            totals.entry(stack).and_modify(|totals| totals.add(&of_site)).or_insert(of_site);
+        }
+        let mut totals: Vec<_> = totals.into_iter().collect();
+        totals.sort_unstable_by_key(|&(stack, _)| stack);
+        for (stack, totals) in totals {
+            sink.counted(at, stack, &totals);
+        }
+        self.tell_losses(at, sink);
+        Ok(())
+    }
+
+    /// The target has replaced its program: what was live is gone.
+    fn replaced(&mut self, sink: &mut dyn Sink) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.count(sink)?;
+        self.kernel.forget_blocks_before(self.kernel.counter(Control::ExecTime))?;
+        sink.event(self.now(), Event::Replaced);
+        self.modules_changed()?;
+        let path = self.modules.with_role(ModuleRole::Executable).map(|module| module.path.display().to_string());
+        self.notices.push(Notice::Exec(path.unwrap_or_default()));
+        Ok(())
+    }
+
+    fn tell_losses(&mut self, at: Timestamp, sink: &mut dyn Sink) {
+        for (seen, (counter, loss)) in self.seen.losses.iter_mut().zip(LOSSES) {
+            let now = self.kernel.counter(counter);
+            for _ in *seen..now {
+                sink.event(at, Event::Lost(loss));
+            }
+            *seen = now;
+        }
+    }
+}
+
+fn refresh<T: Tracer>(
+    facts: &mut T,
+    target: Pid,
+    modules: &mut ModuleMap,
+) -> Result<crate::unwind::Changes, AttachError> {
+    let mappings = facts.mappings(target)?;
+    let auxiliary = facts.auxiliary_vector(target)?;
+    let mut open = |mapping: &Mapping| MappedFile::new(&facts.open_mapping(target, mapping)?);
+    let mut read = |address, buffer: &mut [u8]| native::read_memory(target, address, buffer);
+    Ok(modules.refresh(&mappings, &auxiliary, &mut open, &mut read))
+}
+
+impl<T: Tracer> Source for BpfSource<T> {
+    fn observe(&mut self, sink: &mut dyn Sink) -> Result<Progress, Box<dyn Error + Send + Sync>> {
+        let ended = self.watch.wait(self.ring.epoll_fd(), TICK)?;
+        self.ring.consume()?;
+        self.take_records();
+        if std::mem::take(&mut self.cache_is_stale) {
+            super::table::forget_cached(self.kernel.table().rule_cache);
+        }
+        let execs = self.kernel.counter(Control::Execs);
+        if !ended && std::mem::replace(&mut self.seen.execs, execs) != execs {
+            self.replaced(sink)?;
+        }
+        let changes = self.kernel.counter(Control::LoaderChanges);
+        if !ended && std::mem::replace(&mut self.seen.loader_changes, changes) != changes {
+            self.modules_changed()?;
+        }
+        let now = self.now();
+        if ended || now.0 >= self.next_census {
+            self.count(sink)?;
+            self.next_census = now.0 + u64::try_from(CENSUS.min(self.expire / 2).as_nanos()).unwrap_or(u64::MAX);
+        }
+        sink.event(self.now(), Event::Idle);
+        Ok(if ended { Progress::TargetEnded(self.watch.status()) } else { Progress::Running })
+    }
+
+    fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn detach(&mut self, sink: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn Error + Send + Sync>> {
+        self.kernel.detach();
+        self.ring.consume()?;
+        self.take_records();
+        self.count(sink)?;
+        Ok(self.notices())
+    }
+
+    fn stacks(&self) -> &StackTable {
+        &self.stacks
+    }
+
+    fn modules(&self) -> &ModuleTable {
+        self.modules.table()
+    }
+}
