@@ -147,7 +147,8 @@ update_lists() {
     UPDATED=yes
     case $MANAGER in
     apt) as_root apt-get -q -o DPkg::Lock::Timeout=300 update || say "the package lists could not be refreshed; trying with those that are here" ;;
-    pacman) as_root pacman -Sy --noconfirm || true ;;
+    # Only where there are none: newer lists than the system itself would bring packages that do not fit it.
+    pacman) ls /var/lib/pacman/sync/*.db >/dev/null 2>&1 || as_root pacman -Sy --noconfirm >&2 || true ;;
     esac
 }
 

@@ -50,15 +50,18 @@ struct Arguments {
     debug_file: Option<PathBuf>,
 
     /// Show at most N frames of a call stack, the allocator's included (1 to 1000)
-    #[arg(short = 'l', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(short = 'l', long, value_name = "N", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     depth: u16,
 
     /// Stop when one call stack has N expired blocks that were not freed
-    #[arg(short = 'm', long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'm', long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     expired_blocks: u64,
 
     /// Stop when N call stacks have expired blocks
-    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     call_stacks: u64,
 
     /// Stop after this time (as for --expire)

@@ -61,7 +61,8 @@ fn report_stream(color: Color) -> AutoStream<io::Stdout> {
     }
 }
 
-/// A log line never waits for whoever reads standard error: the thread that traces must not, as the target would wait, too.
+/// A log line never waits for whoever reads standard error: the thread that traces must not, as the target would wait,
+/// too.
 fn start_log(level: tracing::Level) -> WorkerGuard {
     let (writer, guard) = NonBlocking::new(io::stderr());
     tracing_subscriber::fmt()

@@ -1,7 +1,7 @@
 //! One run: attach, observe until something ends it, detach, and only then the statistics.
 //!
-//! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes, names a
-//! frame, or waits for a thread that does; that is what the thread of `reporter` is for.
+//! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes,
+//! names a frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
 mod printer;
 mod reporter;

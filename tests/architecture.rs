@@ -37,8 +37,8 @@ struct SourceFile {
 }
 
 impl SourceFile {
-    /// The module of the memleax crate that the file belongs to: `tracker` for `src/tracker/…` and `src/tracker.rs`; none for
-    /// unit tests that fill a folder of their own (`src/symbol/tests/…`).
+    /// The module of the memleax crate that the file belongs to: `tracker` for `src/tracker/…` and `src/tracker.rs`;
+    /// none for unit tests that fill a folder of their own (`src/symbol/tests/…`).
     fn module(&self) -> Option<&str> {
         let below = self.path.strip_prefix("src/").filter(|below| !below.contains("/tests/"))?;
         let first = below.split('/').next()?;
@@ -297,6 +297,25 @@ fn files_are_short_and_named_for_what_they_hold() {
             if ["util", "utils", "common", "helper", "helpers", "misc", "shared"].contains(&name) {
                 complaints.push(format!("{}: {name} says nothing of what is in it", file.path));
             }
+        }
+    }
+    assert_none(&complaints);
+}
+
+#[test]
+fn the_list_of_modules_is_complete() {
+    let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let listed: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("    ")?.split_whitespace().next()).collect();
+    let mut complaints: Vec<String> = listed
+        .iter()
+        .filter(|path| !repository().join(path).exists())
+        .map(|path| format!("ARCHITECTURE.md lists {path}, which does not exist"))
+        .collect();
+    for file in sources() {
+        let Some(module) = file.module().filter(|&module| module != "lib") else { continue };
+        if ![format!("src/{module}.rs"), format!("src/{module}/")].iter().any(|path| listed.contains(&path.as_str())) {
+            complaints.push(format!("{}: {module} is not in ARCHITECTURE.md's list", file.path));
         }
     }
     assert_none(&complaints);

@@ -68,8 +68,8 @@ impl Drop for Target {
     }
 }
 
-/// A report without what differs from run to run and from machine to machine: addresses and counts, the C library's frames, how
-/// often the leak was seen again.
+/// A report without what differs from run to run and from machine to machine: addresses and counts, the C library's
+/// frames, how often the leak was seen again.
 fn shape(report: &str) -> Vec<String> {
     let varies =
         |line: &&str| ["libc.so", "times again", "still live at the end"].iter().any(|text| line.contains(text));

@@ -1,8 +1,9 @@
 //! The thread that names frames and prints.
 //!
-//! Whatever it waits for (a slow terminal, debug information of half a gigabyte), the thread that controls the target does not wait for
-//! it: messages queue up. What must not be left out (the first line of a call stack, warnings, the statistics) is bounded by the
-//! number of call stacks; of the lines that repeat, those are left out, and counted, that come while [`BACKLOG`] messages wait.
+//! Whatever it waits for (a slow terminal, debug information of half a gigabyte), the thread that controls the target
+//! does not wait for it: messages queue up. What must not be left out (the first line of a call stack, warnings, the
+//! statistics) is bounded by the number of call stacks; of the lines that repeat, those are left out, and counted, that
+//! come while [`BACKLOG`] messages wait.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -124,7 +125,8 @@ impl Reporter {
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until all is printed. A signal in the meantime stops the naming of further frames, the next one the waiting.
+    /// Waits until all is printed. A signal in the meantime stops the naming of further frames, the next one the
+    /// waiting.
     ///
     /// # Errors
     /// Why the report is not complete.
