@@ -240,6 +240,14 @@ pub trait Tracer {
     /// [`Error::Memory`] or [`Error::Remote`] if its table has to grow and cannot.
     fn guard(&mut self, stop: &Stop, entry: Guard) -> Result<(), Error>;
 
+    /// Sees to it that the thread does not block the signal of breakpoints: the kernel would take the guard away as soon
+    /// as such a thread meets one. [`detach`](Self::detach) blocks it again, unless the thread has changed what it blocks
+    /// in the meantime. False if it stays blocked, as one is waiting to be delivered.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    fn unblock_trap(&mut self, stop: &Stop) -> Result<bool, Error>;
+
     /// True if the target's signal handling was changed so that the guard is no longer in place. Cheap enough
     /// for every tick.
     fn guard_lost(&mut self, pid: Pid) -> bool;

@@ -72,7 +72,7 @@ pub struct AuxiliaryVector {
 pub struct ProcessFacts {
     /// Why no system call may be made in the target's name (a seccomp filter could kill it), if so.
     pub remote_calls_refused: Option<String>,
-    /// Threads that block SIGTRAP: these would die if memleax were killed by SIGKILL.
+    /// Threads that block the signal of breakpoints; see [`Tracer::unblock_trap`](crate::Tracer::unblock_trap).
     pub threads_blocking_trap: Vec<Tid>,
     /// `comm` of the process.
     pub name: String,

@@ -45,6 +45,8 @@ const INT3: u8 = 0xcc;
 #[derive(Debug, Default)]
 pub(super) struct Guards {
     processes: HashMap<Pid, Injected>,
+    /// Processes that use another one's memory, and so what was put into that.
+    sharing: HashMap<Pid, Pid>,
 }
 
 /// What was put into one process.
@@ -59,6 +61,18 @@ impl Guards {
     /// Forgets a process that ended or executed another program.
     pub(super) fn forget(&mut self, pid: Pid) {
         self.processes.remove(&pid);
+        self.sharing.remove(&pid);
+    }
+
+    /// A process uses the memory of its parent.
+    pub(super) fn share(&mut self, pid: Pid, parent: Pid) {
+        let owner = self.owner(parent);
+        self.sharing.insert(pid, owner);
+    }
+
+    /// In whose memory a process runs.
+    fn owner(&self, pid: Pid) -> Pid {
+        self.sharing.get(&pid).copied().unwrap_or(pid)
     }
 
     /// See [`Tracer::map_code`](crate::Tracer::map_code).
@@ -66,7 +80,7 @@ impl Guards {
         let remote = Remote::new(stop)?;
         let address = code_map::map_code(&remote, near, length)?;
         let area = address..address + length as u64;
-        let injected = self.processes.entry(stop.pid).or_default();
+        let injected = self.processes.entry(self.owner(stop.pid)).or_default();
         injected.areas.push(area.clone());
         if let Some(guard) = &mut injected.guard {
             guard.make_room(stop)?;
@@ -79,7 +93,7 @@ impl Guards {
     /// See [`Tracer::unmap_code`](crate::Tracer::unmap_code).
     pub(super) fn unmap_code(&mut self, stop: &Stop, address: u64, length: usize) -> Result<(), Error> {
         code_map::unmap(&Remote::new(stop)?, address, length)?;
-        let Some(injected) = self.processes.get_mut(&stop.pid) else { return Ok(()) };
+        let Some(injected) = self.processes.get_mut(&self.owner(stop.pid)) else { return Ok(()) };
         injected.areas.retain(|area| area.start != address);
         match &mut injected.guard {
             Some(guard) => {
@@ -106,7 +120,7 @@ impl Guards {
 
     /// See [`Tracer::guard`](crate::Tracer::guard). Does nothing where no guard is installed.
     pub(super) fn add(&mut self, stop: &Stop, entry: Guard) -> Result<(), Error> {
-        let injected = self.processes.get_mut(&stop.pid);
+        let injected = self.processes.get_mut(&self.owner(stop.pid));
         let Some(guard) = injected.and_then(|injected| injected.guard.as_mut()) else { return Ok(()) };
         guard.make_room(stop)?;
         let writes = guard.table.insert(entry);

@@ -21,6 +21,7 @@ mod step;
 mod threads;
 mod tick;
 mod tracer;
+mod trap_mask;
 mod wait;
 mod watch;
 

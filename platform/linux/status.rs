@@ -24,6 +24,8 @@ pub(super) struct Status {
     pub(super) capabilities: u64,
     /// `SigPnd`: signals pending for the thread, bit `n - 1` for signal `n`.
     pub(super) pending: u64,
+    /// `ShdPnd`: signals pending for its process.
+    pub(super) shared_pending: u64,
     /// `SigBlk`: signals that it blocks.
     pub(super) blocked: u64,
     /// `SigCgt`: signals that have a handler.
@@ -59,6 +61,7 @@ impl Status {
                 }
                 "CapEff" => status.capabilities = set(),
                 "SigPnd" => status.pending = set(),
+                "ShdPnd" => status.shared_pending = set(),
                 "SigBlk" => status.blocked = set(),
                 "SigCgt" => status.caught = set(),
                 "Seccomp" => status.seccomp = value.parse().unwrap_or_default(),
@@ -91,6 +94,11 @@ impl Status {
     /// `signal` is blocked.
     pub(super) fn blocks(&self, signal: i32) -> bool {
         self.blocked & 1 << (signal - 1) != 0
+    }
+
+    /// `signal` waits for the thread or any thread of its process.
+    pub(super) fn is_pending(&self, signal: i32) -> bool {
+        (self.pending | self.shared_pending) & 1 << (signal - 1) != 0
     }
 
     /// `signal` will be delivered as soon as the thread runs.
@@ -134,6 +142,9 @@ mod tests {
         assert_eq!(status.users, [1000, 1001, 1002, 1003]);
         assert_eq!((status.caught, status.capabilities, status.seccomp), (0x1_8000_0000, 0x1ff_ffff_ffff, 2));
         assert!(!status.is_imminent(libc::SIGTRAP), "blocked");
+        assert!(
+            status.is_pending(libc::SIGTRAP) && status.is_pending(libc::SIGHUP) && !status.is_pending(libc::SIGINT)
+        );
         assert!(Status { blocked: 0, ..status }.is_imminent(libc::SIGTRAP));
     }
 

@@ -14,6 +14,7 @@ use super::guard::Guards;
 use super::step::{self, Step};
 use super::threads::{Activity, Threads};
 use super::tick::Tick;
+use super::trap_mask::TrapMasks;
 use super::{facts, memory, ptrace};
 use crate::{
     AuxiliaryVector, Error, Guard, Leftover, Mapping, Pid, ProcessFacts, Registers, Report, Resume, Signal, Stop,
@@ -35,6 +36,7 @@ pub struct LinuxTracer {
     /// Processes of which a thread was detached, while others could not be stopped yet.
     pub(super) leaving: HashSet<Pid>,
     pub(super) guards: Guards,
+    pub(super) trap_masks: TrapMasks,
     follower: Follower,
     tick: Option<Tick>,
     _thread: PhantomData<*const ()>,
@@ -98,6 +100,7 @@ impl Tracer for LinuxTracer {
     }
 
     fn detach(&mut self, stop: Stop, how: Resume) -> Result<(), Error> {
+        self.trap_masks.restore(stop.tid)?;
         // If job control has stopped the process, the kernel stops the thread again (`__ptrace_unlink`).
         if let Err(error) = ptrace::detach(stop.tid, signal_to_deliver(&stop, how)) {
             // Killed: its status is still to come, and its parent waits until it is fetched.
@@ -160,6 +163,10 @@ impl Tracer for LinuxTracer {
 
     fn guard(&mut self, stop: &Stop, entry: Guard) -> Result<(), Error> {
         self.guards.add(stop, entry)
+    }
+
+    fn unblock_trap(&mut self, stop: &Stop) -> Result<bool, Error> {
+        self.trap_masks.unblock(stop.tid)
     }
 
     fn guard_lost(&mut self, pid: Pid) -> bool {

@@ -147,7 +147,10 @@ impl LinuxTracer {
             if processes.contains(&parent) { parent } else { processes.first().copied().unwrap_or(parent) }
         });
         let kind = match newborn::shares_memory(tid, self.threads.of(parent).map(|(tid, _)| tid)) {
-            Ok(true) => StopKind::SharingChild { parent },
+            Ok(true) => {
+                self.guards.share(Pid(tid.0), parent);
+                StopKind::SharingChild { parent }
+            }
             Ok(false) => StopKind::Forked { parent },
             Err(Error::Gone(_)) => return Ok(Newborn::Dead),
             Err(error) => return Err(error),
@@ -173,6 +176,7 @@ impl LinuxTracer {
 
     fn ended(&mut self, tid: Tid, status: c_int) -> Option<Report> {
         self.creators.remove(&tid);
+        self.trap_masks.forget(tid);
         let thread = self.threads.remove(tid)?;
         let pid = thread.pid;
         self.queue.retain(|report| !matches!(report, Report::Stopped(stop) if stop.tid == tid));

@@ -7,7 +7,7 @@ use super::callers::Caller;
 use super::calls::{Entry, Pending, Purpose, ReleaseEntry};
 use super::engine::{Engine, Now};
 use super::isa::native;
-use crate::allocator::{Function, Shape, Size};
+use crate::allocator::{Family, Function, Shape, Size};
 use crate::event::{CallId, Event, Loss};
 
 /// A call within another is taken for that only as long as no more than this many follow each other; then the stack is
@@ -250,7 +250,11 @@ impl<T: Tracer> Engine<T> {
         if let Purpose::Reallocate { call, .. } | Purpose::Expand { call, .. } = pending.purpose {
             now.emit(Event::ReallocFailed { call });
         }
-        now.emit(Event::Lost(Loss::NeverReturned));
+        // operator new that throws hands out no block.
+        let function = self.breakpoints.get(pending.function).and_then(|breakpoint| breakpoint.function);
+        if function.is_none_or(|function| function.family != Family::Cxx) {
+            now.emit(Event::Lost(Loss::NeverReturned));
+        }
     }
 }
 

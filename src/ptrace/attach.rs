@@ -1,6 +1,6 @@
 //! From a running process to one whose allocator is observed; or back, if that fails.
 
-use memleax_platform::{Error, Stop, Tracer};
+use memleax_platform::{Error, Pid, Stop, Tid, Tracer};
 
 use super::engine::{Engine, Settings};
 use super::hooks::HookError;
@@ -20,7 +20,7 @@ pub enum AttachError {
     #[error("cannot find an allocator in process {pid}: searched {searched}; {remedy}")]
     NoAllocator {
         /// The process.
-        pid: memleax_platform::Pid,
+        pid: Pid,
         /// The modules searched.
         searched: String,
         /// What may help.
@@ -50,34 +50,51 @@ impl<T: Tracer> Engine<T> {
 
     pub(super) fn prepare(&mut self, stops: &[Stop]) -> Result<(), AttachError> {
         let pid = self.settings.pid;
-        let Some(stop) = stops.first() else { return Err(Error::Gone(memleax_platform::Tid(pid.0)).into()) };
+        let Some(stop) = stops.first() else { return Err(Error::Gone(Tid(pid.0)).into()) };
         for leftover in self.tracer.leftovers(stop)? {
             self.breakpoints.take_over(&mut self.tracer, stop, leftover)?;
         }
         let facts = self.tracer.facts(pid)?;
         match facts.remote_calls_refused {
-            Some(why) => {
-                self.warn(format!(
-                    "no code can be mapped into process {pid} ({why}): instructions are emulated, which is slower, and if \
-                     memleax is killed by SIGKILL, the target dies, too"
-                ));
-                self.code_refused = Some(why);
-            }
+            Some(why) => self.refuse_code(why),
             None => self.protect(stop)?,
         }
-        if !facts.threads_blocking_trap.is_empty() {
-            let threads: Vec<String> = facts.threads_blocking_trap.iter().map(ToString::to_string).collect();
-            self.warn(format!(
-                "SIGTRAP is blocked in thread {}: if memleax is killed by SIGKILL, the target dies, too",
-                threads.join(", ")
-            ));
-        }
+        self.unblock_traps(stops, &facts.threads_blocking_trap)?;
         let errors = self.hook_images(stop)?;
         if let Some(error) = errors.into_iter().next() {
             return Err(Box::new(error).into());
         }
         if self.hooked_functions == 0 {
             return Err(no_allocator(pid, self.images.map()));
+        }
+        Ok(())
+    }
+
+    /// No code can be mapped into the target.
+    pub(super) fn refuse_code(&mut self, why: String) {
+        self.warn(format!(
+            "no code can be mapped into process {} ({why}): instructions are emulated, which is slower, and if memleax is \
+             killed by SIGKILL, the target dies, too",
+            self.settings.pid
+        ));
+        self.code_refused = Some(why);
+    }
+
+    /// Unblocks SIGTRAP in those of the halted threads that block it.
+    pub(super) fn unblock_traps(&mut self, stops: &[Stop], blocking: &[Tid]) -> Result<(), Error> {
+        let mut stubborn = Vec::new();
+        for stop in stops.iter().filter(|stop| blocking.contains(&stop.tid)) {
+            match self.tracer.unblock_trap(stop) {
+                Ok(true) | Err(Error::Gone(_)) => {}
+                Ok(false) => stubborn.push(stop.tid.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        if !stubborn.is_empty() {
+            self.warn(format!(
+                "SIGTRAP is blocked and pending in thread {}: if memleax is killed by SIGKILL, the target dies, too",
+                stubborn.join(", ")
+            ));
         }
         Ok(())
     }
@@ -95,7 +112,7 @@ impl<T: Tracer> Engine<T> {
     }
 }
 
-fn no_allocator(pid: memleax_platform::Pid, modules: &ModuleMap) -> AttachError {
+fn no_allocator(pid: Pid, modules: &ModuleMap) -> AttachError {
     let is_static = modules.with_role(Role::Interpreter).is_none();
     AttachError::NoAllocator {
         pid,

@@ -66,6 +66,7 @@ impl<T: Tracer> Engine<T> {
         self.wrappers.clear();
         self.unobservable.clear();
         self.is_guarded = false;
+        self.guard_losses = 0;
         self.code_refused = None;
         self.hooked_functions = 0;
         now.emit(Event::Replaced);
@@ -78,9 +79,10 @@ impl<T: Tracer> Engine<T> {
             self.warn(format!("the new program, {path}, is none that can be observed: it is not a 64-bit ELF file"));
         } else {
             match facts.remote_calls_refused {
-                Some(why) => self.code_refused = Some(why),
+                Some(why) => self.refuse_code(why),
                 None => self.protect(stop)?,
             }
+            self.unblock_traps(std::slice::from_ref(stop), &facts.threads_blocking_trap)?;
             for error in self.follow(stop, &changes)? {
                 self.warn(error.to_string());
             }

@@ -16,6 +16,9 @@ use crate::event::{Event, Sink, Timestamp};
 use crate::source::{Notice, Progress};
 use crate::unwind::DebugFiles;
 
+/// After so many losses of the guard the user is told.
+const TOLERATED_GUARD_LOSSES: u32 = 3;
+
 /// A moment, and who takes what happens in it.
 pub(super) struct Now<'a> {
     pub(super) at: Timestamp,
@@ -62,6 +65,8 @@ pub(super) struct Engine<T> {
     pub(super) code_refused: Option<String>,
     /// The target survives the sudden death of the tracer.
     pub(super) is_guarded: bool,
+    /// How often the guard was found missing; `u32::MAX` if it cannot be put back.
+    pub(super) guard_losses: u32,
     /// Return addresses at which no breakpoint can be set.
     pub(super) unobservable: FxHashSet<u64>,
     /// Functions hooked since attach or exec.
@@ -89,6 +94,7 @@ impl<T: Tracer> Engine<T> {
             sharing: FxHashSet::default(),
             code_refused: None,
             is_guarded: false,
+            guard_losses: 0,
             unobservable: FxHashSet::default(),
             hooked_functions: 0,
             wrappers: FxHashSet::default(),
@@ -137,27 +143,50 @@ impl<T: Tracer> Engine<T> {
     /// # Errors
     /// As those of [`handle`](Self::handle).
     pub(super) fn tick(&mut self, now: &mut Now<'_>) -> Result<(), Error> {
-        if self.ended.is_some() || !self.is_guarded || !self.tracer.guard_lost(self.settings.pid) {
+        if self.ended.is_some()
+            || !self.is_guarded
+            || self.guard_losses == u32::MAX
+            || !self.tracer.guard_lost(self.settings.pid)
+        {
             return Ok(());
         }
         let stops = match self.tracer.halt(self.settings.pid) {
             Err(Error::Gone(_)) => return Ok(()),
             stops => stops?,
         };
-        if let Some(stop) = stops.first()
-            && let Err(error) = self.tracer.install_guard(stop)
-            && !matches!(error, Error::Gone(_))
-        {
-            self.is_guarded = false;
-            self.warn(format!(
-                "the target took memleax's SIGTRAP handler away, and it cannot be put back: {error}; if memleax is killed \
-                 by SIGKILL, the target dies, too"
-            ));
-        }
+        self.guard_again(&stops)?;
         for stop in stops {
             self.stopped(stop, now)?;
         }
         Ok(())
+    }
+
+    fn guard_again(&mut self, stops: &[Stop]) -> Result<(), Error> {
+        let Some(stop) = stops.first() else { return Ok(()) };
+        self.guard_losses += 1;
+        if self.guard_losses == TOLERATED_GUARD_LOSSES {
+            self.warn(
+                "the target takes memleax's SIGTRAP handler away again and again, by blocking SIGTRAP where it allocates or \
+                 by a handler of its own: if memleax is killed by SIGKILL, the target may die, too"
+                    .into(),
+            );
+        }
+        let restored = self.tracer.install_guard(stop).and_then(|()| {
+            let facts = self.tracer.facts(self.settings.pid)?;
+            self.unblock_traps(stops, &facts.threads_blocking_trap)
+        });
+        match restored {
+            Ok(()) | Err(Error::Gone(_)) => Ok(()),
+            Err(error) => {
+                // Not looked after any longer, but still to be removed at the end.
+                self.guard_losses = u32::MAX;
+                self.warn(format!(
+                    "the target took memleax's SIGTRAP handler away, and it cannot be put back: {error}; if memleax is \
+                     killed by SIGKILL, the target dies, too"
+                ));
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn warn(&mut self, text: String) {

@@ -45,6 +45,7 @@ pub(super) enum Action {
     UnmappedCode(u64),
     InstalledGuard,
     RemovedGuard(Pid),
+    UnblockedTrap(Tid),
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +76,7 @@ pub(super) struct Machine {
     pub(super) leftovers: Vec<Leftover>,
     pub(super) facts: ProcessFacts,
     pub(super) guard_lost: bool,
+    pub(super) trap_pending: bool,
     pub(super) refuse_code: bool,
     pub(super) attached: bool,
     arenas: u64,
@@ -104,6 +106,7 @@ impl Machine {
             leftovers: Vec::new(),
             facts: ProcessFacts::default(),
             guard_lost: false,
+            trap_pending: false,
             refuse_code: false,
             attached: false,
             arenas: 0,
@@ -496,6 +499,12 @@ impl Tracer for Machine {
         assert_ne!(byte, native::BREAKPOINT, "the guard must know of a breakpoint before it is written");
         self.guarded.insert(entry.breakpoint, entry);
         Ok(())
+    }
+
+    fn unblock_trap(&mut self, stop: &Stop) -> Result<bool, Error> {
+        self.stopped_thread(stop)?;
+        self.actions.push(Action::UnblockedTrap(stop.tid));
+        Ok(!self.trap_pending)
     }
 
     fn guard_lost(&mut self, _pid: Pid) -> bool {

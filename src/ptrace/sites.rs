@@ -56,7 +56,11 @@ impl<T: Tracer> Engine<T> {
             Some(_) => Passage::Emulate(instruction),
             None => match self.slots.place(&mut self.tracer, stop, &instruction, &bytes) {
                 Ok(slot) => Passage::Slot(slot),
-                Err(SlotError::Unmovable(_) | SlotError::Platform(Error::Remote { .. })) => {
+                // The guard can only send a thread to a slot.
+                Err(SlotError::Unmovable(why)) if self.is_guarded => return Err(why.into()),
+                Err(SlotError::Unmovable(_)) => Passage::Emulate(instruction),
+                Err(SlotError::Platform(error @ Error::Remote { .. })) => {
+                    self.refuse_code(error.to_string());
                     Passage::Emulate(instruction)
                 }
                 Err(SlotError::Platform(error)) => return Err(error.into()),

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use memleax_platform::Tracer;
+use memleax_platform::{Resume, Tracer};
 
 use crate::target::{Target, attached};
 
@@ -53,4 +53,21 @@ fn threads_that_block_sigtrap_are_named() {
     assert_eq!(facts.threads_blocking_trap.len(), 1);
     assert_ne!(facts.threads_blocking_trap[0].0, target.pid.0);
     assert_eq!(facts.remote_calls_refused, None);
+}
+
+#[test]
+fn a_thread_that_blocks_sigtrap_does_not_while_it_is_traced() {
+    let target = Target::start(&["blocked-trap"]);
+    assert_eq!(target.line(), "ready");
+    let mut tracer = attached(&target);
+    let blocking = tracer.facts(target.pid).expect("readable").threads_blocking_trap;
+    let stops = tracer.halt(target.pid).expect("halted");
+    for stop in &stops {
+        assert!(tracer.unblock_trap(stop).expect("alive"));
+    }
+    assert_eq!(tracer.facts(target.pid).expect("readable").threads_blocking_trap, []);
+    for stop in stops {
+        tracer.detach(stop, Resume::Deliver).expect("alive");
+    }
+    assert_eq!(tracer.facts(target.pid).expect("readable").threads_blocking_trap, blocking);
 }

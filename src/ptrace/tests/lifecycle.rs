@@ -128,10 +128,24 @@ fn a_thread_that_had_just_hit_a_leftover_breakpoint_repeats_the_instruction() {
 }
 
 #[test]
+fn threads_that_block_the_trap_are_made_to_take_it() {
+    let mut machine = Machine::new();
+    machine.add_thread(TARGET, Tid(101));
+    machine.facts.threads_blocking_trap = vec![Tid(101)];
+    let mut engine = Engine::new(machine, settings(), Box::new(|_| None));
+    let stops = engine.tracer.halt(TARGET).expect("a live target");
+    engine.prepare(&stops).expect("a target that can be observed");
+    assert!(engine.tracer.actions.contains(&Action::UnblockedTrap(Tid(101))));
+    assert!(!engine.tracer.actions.contains(&Action::UnblockedTrap(MAIN)));
+    assert_eq!(engine.release(stops), Vec::<String>::new());
+}
+
+#[test]
 fn what_cannot_be_protected_is_said() {
     let mut machine = Machine::new();
-    machine.facts.threads_blocking_trap = vec![Tid(7)];
+    machine.facts.threads_blocking_trap = vec![MAIN];
+    machine.trap_pending = true;
     let mut rig = attach(machine);
     let warnings = rig.warnings();
-    assert!(warnings[0].contains("SIGTRAP is blocked in thread 7"), "{warnings:?}");
+    assert!(warnings[0].contains("SIGTRAP is blocked and pending in thread 100"), "{warnings:?}");
 }
