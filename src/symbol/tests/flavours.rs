@@ -5,12 +5,12 @@ use super::workshop::Workshop;
 use crate::event::FrameKind;
 
 #[test]
-fn dwarf_4_and_5_of_c() {
-    for version in ["-gdwarf-4", "-gdwarf-5"] {
+fn every_dwarf_version_of_c() {
+    for version in ["-gdwarf-2", "-gdwarf-3", "-gdwarf-4", "-gdwarf-5", "-gdwarf-5 -gdwarf64", "-gdwarf-5 -flto"] {
         let workshop = Workshop::new();
         workshop.sh(&format!("gcc -O2 {version} -o program inlines.c"));
         let (placed, inlined) = assert_same(&workshop, "program", &workshop.named("program"));
-        assert!(placed > 300 && inlined > 50, "{placed} {inlined}");
+        assert!(placed > 200 && inlined > 50, "{placed} {inlined}");
     }
 }
 
@@ -20,16 +20,20 @@ fn cpp() {
         let workshop = Workshop::new();
         workshop.sh(&format!("g++ {level} -g -o program shapes.cpp"));
         let (placed, _) = assert_same(&workshop, "program", &workshop.named("program"));
-        assert!(placed > 300, "{placed}");
+        assert!(placed > 200, "{placed}");
     }
 }
 
 #[test]
 fn rust() {
-    let workshop = Workshop::new();
-    workshop.sh("rustc --edition=2024 -O -g -Csymbol-mangling-version=v0 -o program boxes.rs");
-    let (placed, inlined) = assert_same(&workshop, "program", &workshop.named("program"));
-    assert!(placed > 300 && inlined > 300, "{placed} {inlined}");
+    for flags in ["-Cdwarf-version=4", "-Cdwarf-version=5", "-Csplit-debuginfo=packed", "-Csplit-debuginfo=unpacked"] {
+        let workshop = Workshop::new();
+        let compile = "rustc --edition=2024 -O -g -Csymbol-mangling-version=v0 -Ccodegen-units=4";
+        workshop.sh(&format!("{compile} -o plain boxes.rs"));
+        workshop.sh(&format!("{compile} {flags} -o program boxes.rs"));
+        let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
+        assert!(placed > 200 && inlined > 300, "{flags}: {placed} {inlined}");
+    }
 }
 
 #[test]
@@ -39,7 +43,7 @@ fn compressed_sections() {
         workshop.sh("gcc -O2 -g -o plain inlines.c");
         workshop.sh(&format!("objcopy --compress-debug-sections={format} plain program"));
         let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
-        assert!(placed > 300, "{format}: {placed}");
+        assert!(placed > 200, "{format}: {placed}");
     }
 }
 
@@ -51,7 +55,7 @@ fn split_units_in_dwo_files() {
         workshop.sh(&format!("g++ -O2 {version} -gsplit-dwarf -c shapes.cpp"));
         workshop.sh("g++ -o program shapes.o");
         let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
-        assert!(placed > 300 && inlined > 100, "{placed} {inlined}");
+        assert!(placed > 200 && inlined > 100, "{placed} {inlined}");
     }
 }
 
@@ -76,7 +80,7 @@ fn split_units_in_a_package() {
         workshop.sh(&format!("{packer} -e program -o program.dwp"));
         workshop.sh("rm inlines.dwo");
         let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
-        assert!(placed > 300 && inlined > 50, "{version} {packer}: {placed} {inlined}");
+        assert!(placed > 200 && inlined > 50, "{version} {packer}: {placed} {inlined}");
     }
 }
 
@@ -107,7 +111,7 @@ fn a_debug_file_by_build_id() {
     let build_id = workshop.build_id_path("plain");
     workshop.install("plain.debug", &build_id);
     let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
-    assert!(placed > 300, "{placed}");
+    assert!(placed > 200, "{placed}");
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn a_librarys_debug_file_is_used_though_it_has_dynamic_symbols() {
     workshop.sh("gcc -O2 -g -fPIC -shared -Wl,--build-id=sha1 -o plain.so inlines.c");
     workshop.sh("eu-strip -f library.so.debug -o library.so plain.so");
     let (placed, inlined) = assert_same(&workshop, "plain.so", &workshop.named("library.so"));
-    assert!(placed > 300 && inlined > 50, "{placed} {inlined}");
+    assert!(placed > 200 && inlined > 50, "{placed} {inlined}");
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn a_debug_file_by_link_and_checksum() {
         std::fs::create_dir_all(&place).expect("created");
         std::fs::rename(workshop.path("program.debug"), place.join("program.debug")).expect("moved");
         let (placed, _) = assert_same(&workshop, "plain", &workshop.named("program"));
-        assert!(placed > 300, "{}: {placed}", place.display());
+        assert!(placed > 200, "{}: {placed}", place.display());
     }
 }
 
@@ -164,8 +168,17 @@ fn dwz_with_an_alternate_file() {
             workshop.install("alternate", &build_id);
         }
         let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
-        assert!(placed > 300 && inlined > 100, "{version} {found}: {placed} {inlined}");
+        assert!(placed > 200 && inlined > 100, "{version} {found}: {placed} {inlined}");
     }
+}
+
+#[test]
+fn dwz_within_one_file() {
+    let workshop = Workshop::new();
+    workshop.sh("g++ -O2 -g -o plain shapes.cpp");
+    workshop.sh("dwz -o program plain");
+    let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
+    assert!(placed > 200 && inlined > 100, "{placed} {inlined}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ type Symbols = HashMap<String, (u64, u64)>;
 #[track_caller]
 pub(super) fn assert_same(workshop: &Workshop, reference: &str, named: &Named) -> (usize, usize) {
     let symbols = symbols(workshop, reference);
-    let addresses = addresses(&symbols, 3000);
+    let addresses = addresses(&symbols, 1500);
     let oracles = ["addr2line", "llvm-addr2line"].map(|tool| addr2line(tool, workshop, reference, &addresses));
     let mut differences = Vec::new();
     let (mut placed, mut inlined) = (0, 0);
