@@ -12,6 +12,7 @@ use gimli::{Reader as _, Section as _, UnitOffset};
 use memleax_platform::SharedBytes;
 
 use super::elf::ElfFile;
+use super::scope::qualified_name;
 use super::search::Search;
 
 /// Reads what it owns a share of, so a context needs no borrowed file.
@@ -34,6 +35,8 @@ pub(super) struct Lines {
 pub(super) struct SourceFrame {
     /// As the linker names the function, or as the source does if the former is not given.
     pub(super) function: Option<String>,
+    /// `function` with the scopes around it, where its language has them and `function` does not say.
+    pub(super) qualified: Option<String>,
     pub(super) file: Option<String>,
     pub(super) line: Option<u32>,
     die: Option<UnitOffset>,
@@ -88,8 +91,13 @@ impl Lines {
         let mut found = self.drive(self.context.find_frames(address), search)?;
         let mut frames = Vec::new();
         while let Some(frame) = found.next()? {
+            let function = frame.function.and_then(|name| Some(name.raw_name().ok()?.into_owned()));
+            let is_mangled = function.as_ref().is_none_or(|name| name.starts_with("_Z"));
             frames.push(SourceFrame {
-                function: frame.function.and_then(|name| Some(name.raw_name().ok()?.into_owned())),
+                qualified: frame.dw_die_offset.filter(|_| !is_mangled).and_then(|die| {
+                    qualified_name(self.drive(self.context.find_dwarf_and_unit(address), search)?, die)
+                }),
+                function,
                 file: frame.location.as_ref().and_then(file),
                 line: frame.location.as_ref().and_then(|location| location.line),
                 die: frame.dw_die_offset,

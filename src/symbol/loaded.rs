@@ -78,8 +78,8 @@ impl Loaded {
         let outermost = frames.pop().unwrap_or_default();
         let mut functions: Vec<_> = frames.into_iter().map(inlined).collect();
         let start = || self.lines.as_ref().and_then(|lines| lines.function_start(probe, &outermost, search));
-        let real = real_name(symbol, &outermost).map(|(raw, symbol_start)| Function {
-            name: demangle(&raw),
+        let real = real_name(symbol, &outermost).map(|(name, raw, symbol_start)| Function {
+            name,
             offset: symbol_start.or_else(start).map(|start| address.saturating_sub(start)),
             raw,
             file: outermost.file.clone().map(printable),
@@ -91,22 +91,27 @@ impl Loaded {
     }
 }
 
-/// The symbol tables name clones and aliases exactly; debug information knows better than a symbol without size.
-fn real_name(symbol: Option<FoundSymbol<'_>>, frame: &SourceFrame) -> Option<(String, Option<u64>)> {
-    match (symbol, &frame.function) {
-        (Some(symbol), function) if symbol.sized || function.is_none() => {
-            Some((String::from_utf8_lossy(symbol.name).into_owned(), Some(symbol.start)))
+/// Name, raw name and start. The symbol tables name clones and aliases exactly; debug information knows better than a symbol
+/// without size.
+fn real_name(symbol: Option<FoundSymbol<'_>>, frame: &SourceFrame) -> Option<(String, String, Option<u64>)> {
+    match symbol {
+        Some(symbol) if symbol.sized || frame.function.is_none() => {
+            let raw = String::from_utf8_lossy(symbol.name).into_owned();
+            Some((demangle(&raw), raw, Some(symbol.start)))
         }
-        (_, Some(function)) => Some((function.clone(), None)),
-        (_, None) => None,
+        _ => Some((source_name(frame)?, frame.function.clone()?, None)),
     }
 }
 
+fn source_name(frame: &SourceFrame) -> Option<String> {
+    frame.qualified.clone().map(printable).or_else(|| Some(demangle(frame.function.as_deref()?)))
+}
+
 fn inlined(frame: SourceFrame) -> Function {
-    let raw = frame.function.unwrap_or_else(|| "??".to_owned());
+    const UNKNOWN: &str = "??";
     Function {
-        name: demangle(&raw),
-        raw,
+        name: source_name(&frame).unwrap_or_else(|| UNKNOWN.to_owned()),
+        raw: frame.function.unwrap_or_else(|| UNKNOWN.to_owned()),
         offset: None,
         file: frame.file.map(printable),
         line: frame.line,

@@ -14,6 +14,7 @@ mod elf;
 mod finder;
 mod lines;
 mod loaded;
+mod scope;
 mod search;
 mod table;
 

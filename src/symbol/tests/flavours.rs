@@ -25,6 +25,28 @@ fn cpp() {
 }
 
 #[test]
+fn functions_without_linkage_name_have_their_scopes() {
+    for compiler in ["g++", "g++ -gsplit-dwarf", "g++ -gdwarf-4"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("{compiler} -O2 -g -c shapes.cpp"));
+        workshop.sh("g++ -o program shapes.o");
+        let keep = workshop.symbol("program", "_ZN6shapes4keepERKNS_5ShapeE");
+        let named = workshop.named("program");
+        let at = |address| named.at(address).into_iter().map(|function| function.name).collect::<Vec<_>>();
+        let names = (keep..).map(at).find(|names| names.len() == 4).expect("an address of inlined functions");
+        assert_eq!(
+            names,
+            [
+                "shapes::(anonymous namespace)::keep_inlined",
+                "shapes::(anonymous namespace)::Keeper::keep",
+                "shapes::keep::{lambda}::operator()",
+                "shapes::keep(shapes::Shape const&)"
+            ]
+        );
+    }
+}
+
+#[test]
 fn rust() {
     for flags in ["-Cdwarf-version=4", "-Cdwarf-version=5", "-Csplit-debuginfo=packed", "-Csplit-debuginfo=unpacked"] {
         let workshop = Workshop::new();

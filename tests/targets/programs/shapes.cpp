@@ -35,7 +35,20 @@ __attribute__((noinline)) double hidden(const Shape &shape) {
         throw std::runtime_error("negative " + shape.name);
     return shape.area();
 }
+
+inline __attribute__((always_inline)) void *keep_inlined(const Shape &shape) {
+    return new std::string(shape.name);
+}
+
+struct Keeper {
+    static inline __attribute__((always_inline)) void *keep(const Shape &shape) { return keep_inlined(shape); }
+};
 } // namespace
+
+__attribute__((noinline)) void *keep(const Shape &shape) {
+    auto twice = [&](int) __attribute__((always_inline)) { return Keeper::keep(shape); };
+    return twice(1);
+}
 
 __attribute__((noinline)) bool operator<(const Shape &one, const Shape &other) { return one.area() < other.area(); }
 
@@ -50,5 +63,5 @@ int main(int argc, char **) {
     } catch (const std::exception &) {
         sum -= 1;
     }
-    return *pool.items[0] < *pool.items[1] && sum < 0;
+    return *pool.items[0] < *pool.items[1] && sum < 0 && shapes::keep(*pool.items[0]) == nullptr;
 }
