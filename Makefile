@@ -18,7 +18,7 @@ test:
 	scripts/setup.sh build test
 	$(CARGO) test --locked --workspace --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		set -x; $(CARGO) nextest run --locked --workspace; \
+		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast; \
 	else \
 		set -x; $(CARGO) test --locked --workspace --lib --bins --tests; \
 	fi

@@ -74,9 +74,9 @@ impl Source for Scripted {
     fn observe(&mut self, sink: &mut dyn Sink) -> Result<Progress, BoxedError> {
         match self.steps.next() {
             None => {
-                // Time goes on; a run that nothing ends would be endless.
+                // Time goes on until the run is ended: by its clock, or by the other thread as soon as that gets to it.
                 self.seconds += 1;
-                assert!(self.seconds < 1_000_000, "nothing ended the run");
+                std::thread::yield_now();
             }
             Some(Step::Expiries(count)) => {
                 for _ in 0..count {
