@@ -1,7 +1,7 @@
 //! Stopping all threads of a process, so that no breakpoint trap is on its way when they are.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::status::Status;
 use super::threads::Activity;
@@ -14,6 +14,9 @@ const POLL: Duration = Duration::from_micros(50);
 
 /// After how many fruitless looks in a row to find out whether those that still run can stop at all.
 const PATIENCE: u32 = 20;
+
+/// After how long to stop waiting for a thread that sleeps and should have stopped, but has not.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 impl LinuxTracer {
     /// See [`Tracer::halt`](crate::Tracer::halt). What else happens meanwhile is kept for
@@ -54,6 +57,7 @@ impl LinuxTracer {
     /// they are not collected (see [`ptrace::wait`]); waiting for a certain one could last for ever.
     fn collect(&mut self, pid: Pid, stops: &mut Vec<Stop>) -> Result<(), Error> {
         let mut fruitless = 0;
+        let start = Instant::now();
         while !self.threads.running(pid).is_empty() {
             fruitless += 1;
             for tid in self.threads.not_stopped(pid) {
@@ -69,7 +73,7 @@ impl LinuxTracer {
             }
             if fruitless > 0 {
                 if fruitless % PATIENCE == 0 {
-                    self.find_the_deaf(pid)?;
+                    self.find_the_deaf(pid, start.elapsed() > LAST_PATIENCE)?;
                 }
                 std::thread::sleep(POLL);
             }
@@ -98,12 +102,17 @@ impl LinuxTracer {
     /// Finds the threads that have been interrupted in vain.
     ///
     /// One that waits in vfork does not stop before its child executes a program or ends; and that child may itself be
-    /// stopped and wait in the queue. A main thread that ended before the others has no status before they end.
-    fn find_the_deaf(&mut self, pid: Pid) -> Result<(), Error> {
+    /// stopped and wait in the queue. A main thread that ended before the others has no status before they end. Whatever
+    /// else keeps a thread asleep (a page fault on a dead file server, a frozen control group), it is in the kernel, and
+    /// stops before it executes another instruction of its own: `at_last`, it is not waited for.
+    fn find_the_deaf(&mut self, pid: Pid, at_last: bool) -> Result<(), Error> {
         for tid in self.threads.running(pid) {
             match Status::of(tid) {
                 Ok(status) if status.has_ended() && tid.0 == pid.0 => self.threads.set(tid, Activity::Ended),
-                Ok(status) if status.state == 'D' && is_in_system_call(tid) => self.threads.set(tid, Activity::Deaf),
+                Ok(status) if status.state == 'D' && (at_last || is_in_system_call(tid)) => {
+                    tracing::debug!("thread {tid} does not stop: it waits in the kernel");
+                    self.threads.set(tid, Activity::Deaf);
+                }
                 Ok(_) | Err(Error::Gone(_)) => {}
                 Err(error) => return Err(error),
             }

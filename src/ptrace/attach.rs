@@ -50,7 +50,11 @@ impl<T: Tracer> Engine<T> {
 
     pub(super) fn prepare(&mut self, stops: &[Stop]) -> Result<(), AttachError> {
         let pid = self.settings.pid;
-        let Some(stop) = stops.first() else { return Err(Error::Gone(Tid(pid.0)).into()) };
+        let Some(stop) = stops.first() else {
+            let cause =
+                "all its threads wait in the kernel (frozen, in vfork, or for a dead file server); try again later";
+            return Err(Error::Os { what: "halt", pid, cause: std::io::Error::other(cause) }.into());
+        };
         for leftover in self.tracer.leftovers(stop)? {
             self.breakpoints.take_over(&mut self.tracer, stop, leftover)?;
         }

@@ -64,8 +64,8 @@ impl<T: Tracer> Engine<T> {
                 Some(Report::ThreadEnded { .. } | Report::ProcessEnded { .. }) => {}
                 Some(Report::Tick) | None => {
                     undone.problems.push(format!(
-                        "a thread of process {} waits in vfork for a child that does not call exec; it is let go when \
-                         memleax ends",
+                        "a thread of process {} waits in the kernel (in vfork for a child that does not call exec, for a \
+                         dead file server, or frozen); it is let go when memleax ends",
                         self.settings.pid
                     ));
                     return undone.problems;
