@@ -1,5 +1,7 @@
 //! The structures of `memleax.bpf.h`, as words: what the kernel's side and ours agree on.
 
+use memleax_platform::Registers;
+
 /// `struct control`, word by word. Settings first, then counters.
 #[allow(dead_code, reason = "the kernel's side uses those that this side does not")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,7 +119,7 @@ pub(super) enum End {
     Slow,
 }
 
-/// `struct stack_record`
+/// `struct stack_record`, or `struct slow_record`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct StackRecord {
     pub(super) site: u64,
@@ -126,20 +128,29 @@ pub(super) struct StackRecord {
     pub(super) function: u64,
     /// Address, and whether it is exact.
     pub(super) frames: Vec<(u64, bool)>,
+    /// Where the table did not suffice.
+    pub(super) copy: Option<StackCopy>,
+}
+
+/// What the general unwinder needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct StackCopy {
+    /// As at the function's first instruction, but for rip.
+    pub(super) registers: Registers,
+    /// The stack from rsp on.
+    pub(super) bytes: Vec<u8>,
 }
 
 impl StackRecord {
-    const HEAD: usize = 4 + FRAMES / 64 + 4;
+    const HEAD: usize = 4 + FRAMES / 64;
+    const WORDS: usize = StackRecord::HEAD + FRAMES;
 
     /// `None` if it is no such record.
     pub(super) fn parse(bytes: &[u8]) -> Option<StackRecord> {
-        let (words, rest) = bytes.as_chunks::<8>();
+        let (words, _) = bytes.as_chunks::<8>();
         let word = |index: usize| words.get(index).map(|word| u64::from_le_bytes(*word));
-        if words.len() != StackRecord::HEAD + FRAMES || !rest.is_empty() {
-            return None;
-        }
-        let count = (word(1)? & 0xffff_ffff) as usize;
-        let frames = (0..count.min(FRAMES))
+        let frames = (0..(word(1)? & 0xffff_ffff) as usize)
+            .take(FRAMES)
             .map(|index| Some((word(StackRecord::HEAD + index)?, word(4 + index / 64)? >> (index % 64) & 1 == 1)))
             .collect::<Option<Vec<_>>>()?;
         let end = match word(1)? >> 32 {
@@ -156,6 +167,31 @@ impl StackRecord {
             by_frame_pointer: word(2)? & 0xffff_ffff != 0,
             function: word(3)?,
             frames,
+            copy: StackCopy::parse(bytes.get(StackRecord::WORDS * 8..)?),
         })
+    }
+}
+
+impl StackCopy {
+    /// `struct pt_regs`
+    const REGISTERS: usize = 21;
+
+    fn parse(bytes: &[u8]) -> Option<StackCopy> {
+        let (words, _) = bytes.as_chunks::<8>();
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let (rsp, length) = (words.next()?, words.next()?);
+        let mut next = || words.next();
+        let (r15, r14, r13, r12, rbp, rbx) = (next()?, next()?, next()?, next()?, next()?, next()?);
+        let registers = Registers { r15, r14, r13, r12, rbp, rbx, rsp, ..Registers::default() };
+        let start = (2 + StackCopy::REGISTERS) * 8;
+        let end = start + usize::try_from(length).ok()?;
+        Some(StackCopy { registers, bytes: bytes.get(start..end)?.to_vec() })
+    }
+
+    /// The word at a run-time address.
+    pub(super) fn word(&self, address: u64) -> Option<u64> {
+        let offset = usize::try_from(address.checked_sub(self.registers.rsp)?).ok()?;
+        let bytes = self.bytes.get(offset..offset.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
     }
 }

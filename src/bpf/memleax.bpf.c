@@ -310,6 +310,11 @@ unreadable:
 	return end;
 }
 
+static __always_inline bool needs_general_unwinder(struct control *c, struct scratch *s)
+{
+	return s->end == END_SLOW || s->end == END_GAP || s->guess || (s->end == END_DEPTH && s->limit < c->depth);
+}
+
 /* Numbers from 1 on. */
 static __always_inline u64 next_site(struct control *c, struct scratch *s)
 {
@@ -320,32 +325,8 @@ static __always_inline u64 next_site(struct control *c, struct scratch *s)
 #endif
 }
 
-/* A number for a stack not seen before, and its frames to user space. 0 if there is no room. */
-static __noinline u64 new_site(struct scratch *s, u64 function)
+static __always_inline void describe(struct stack_record *record, struct scratch *s, u64 number, u64 function)
 {
-	struct control *c = settings();
-	struct stack_record *record;
-	u64 hash, number, *known;
-
-	if (!s || !c)
-		return 0;
-	hash = s->hash;
-	known = bpf_map_lookup_elem(&site_numbers, &hash);
-	if (known)
-		return *known;
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record)
-		goto lost;
-	number = next_site(c, s);
-	if (number >= SITES || bpf_map_update_elem(&site_numbers, &hash, &number, BPF_NOEXIST)) {
-		/* Full, or another CPU came first: site 0 tells user space to skip the record. */
-		record->site = 0;
-		bpf_ringbuf_submit(record, 0);
-		known = bpf_map_lookup_elem(&site_numbers, &hash);
-		if (known)
-			return *known;
-		goto lost;
-	}
 	record->site = number;
 	record->count = s->count;
 	record->end = s->end;
@@ -353,10 +334,82 @@ static __noinline u64 new_site(struct scratch *s, u64 function)
 	record->function = function;
 	record->exact[0] = s->exact_frames[0];
 	record->exact[1] = s->exact_frames[1];
-	record->pc = s->pc, record->sp = s->sp, record->bp = s->bp, record->bx = s->bx;
 	bpf_probe_read_kernel(record->pcs, sizeof(record->pcs), s->pcs);
+}
+
+/* False if there is no room. */
+static __noinline bool send_stack(struct scratch *s, u64 number, u64 function)
+{
+	struct stack_record *record;
+
+	if (!s)
+		return 0;
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record)
+		return 0;
+	describe(record, s, number, function);
 	bpf_ringbuf_submit(record, 0);
-	return number;
+	return 1;
+}
+
+/* The same, with what the general unwinder needs. */
+static __noinline bool send_slow_stack(struct pt_regs *ctx, struct scratch *s, u64 number, u64 function, u64 sp)
+{
+	struct slow_record *record;
+	u64 length = 0;
+
+	if (!s)
+		return 0;
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record)
+		return 0;
+	describe(&record->head, s, number, function);
+	record->sp = sp;
+	bpf_probe_read_kernel(&record->registers, sizeof(record->registers), ctx);
+	/* Up to the end of the stack: page by page. */
+	for (int i = 0; i < SLOW_STACK / PAGE; i++) {
+		u64 step = PAGE - ((sp + length) & (PAGE - 1));
+
+		if (length > SLOW_STACK - PAGE || bpf_probe_read_user(record->stack + length, step, (void *)(sp + length)))
+			break;
+		length += step;
+	}
+	record->length = length;
+	bpf_ringbuf_submit(record, 0);
+	return 1;
+}
+
+/* A number for a stack not seen before, and its frames to user space. 0 if there is no room. */
+static __noinline u64 new_site(struct pt_regs *ctx, struct scratch *s, u64 function, u64 sp)
+{
+	struct control *c = settings();
+	u64 hash, number, *known;
+	bool sent;
+
+	if (!s || !c)
+		return 0;
+	hash = s->hash;
+	known = bpf_map_lookup_elem(&site_numbers, &hash);
+	if (known)
+		return *known;
+	number = next_site(c, s);
+	if (number >= SITES)
+		goto lost;
+	if (bpf_map_update_elem(&site_numbers, &hash, &number, BPF_NOEXIST)) {
+		/* Another CPU came first, or the map is full. */
+		known = bpf_map_lookup_elem(&site_numbers, &hash);
+		if (known)
+			return *known;
+		goto lost;
+	}
+	if (needs_general_unwinder(c, s))
+		sent = send_slow_stack(ctx, s, number, function, sp);
+	else
+		sent = send_stack(s, number, function);
+	if (sent)
+		return number;
+	/* The next call from there tries again. */
+	bpf_map_delete_elem(&site_numbers, &hash);
 lost:
 	COUNT(c->lost_sites);
 	return 0;
@@ -410,6 +463,9 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 	used = s->sp - sp + 256;
 	call->want = used > s->want ? used : s->want - (s->want - used) / 64;
 	call->unreadable = s->unreadable;
+	/* Stacks that part only beyond the point where the walk ended. */
+	if (needs_general_unwinder(c, s))
+		s->hash = (s->hash ^ s->sp) * 0xD6E8FEB86659FD93ull;
 	hash = s->hash;
 	place = hash & (SITES - 1);
 	cached = bpf_map_lookup_elem(&site_cache, &place);
@@ -420,7 +476,7 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 		site &= 0xffff;
 		goto out;
 	}
-	site = new_site(s, function);
+	site = new_site(ctx, s, function, sp);
 	if (site)
 		*cached = (hash & ~0xffffull) | site;
 out:

@@ -151,11 +151,21 @@ struct site {
 struct stack_record {
 	u64 site;
 	u32 count, end;
-	u32 guess, signal_frames_unused;
+	u32 guess, pad;
 	u64 function;
 	u64 exact[FRAMES / 64]; /* bit i: pcs[i] is exact, not a return address */
-	u64 pc, sp, bp, bx; /* where the walk stopped: what the general unwinder goes on from */
 	u64 pcs[FRAMES];
+};
+
+#define SLOW_STACK 16384
+
+/* A stack that the table does not suffice for: the general unwinder walks it, once. */
+struct slow_record {
+	struct stack_record head;
+	u64 sp; /* where the return address is */
+	u64 length; /* of the copy from there on */
+	struct pt_regs registers;
+	u8 stack[SLOW_STACK];
 };
 
 #endif

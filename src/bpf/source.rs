@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::RingBuffer;
-use memleax_platform::{MappedFile, Mapping, Pid, Tracer, native};
+use memleax_platform::{MappedFile, Mapping, Pid, Registers, Tracer, native};
 use rustc_hash::FxHashMap;
 
 use super::books::{self, Census};
 use super::hooks;
 use super::kernel::{Kernel, Probe, Role, Sizes};
-use super::layout::{Control, End, StackRecord};
+use super::layout::{Control, End, StackCopy, StackRecord};
 use super::table::RuleTable;
 use crate::allocator::{self, FUNCTIONS, Hook};
 use crate::config::Config;
 use crate::event::{Backtrace, Ending, Event, Frame, FrameKind, Loss, Sink, StackId, Timestamp, Totals};
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
-use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, state_changed_function};
+use crate::unwind::{
+    DebugFiles, Module, ModuleMap, ModuleTable, RawBacktrace, Role as ModuleRole, Unwinder, state_changed_function,
+};
 
 /// How long [`Source::observe`] observes.
 const TICK: Duration = Duration::from_millis(100);
@@ -85,6 +87,8 @@ pub struct BpfSource<T> {
     ring: RingBuffer<'static>,
     records: Rc<RefCell<Vec<StackRecord>>>,
     modules: ModuleMap,
+    unwinder: Unwinder,
+    depth: usize,
     table: RuleTable,
     /// By number.
     functions: Vec<HookedFunction>,
@@ -142,6 +146,8 @@ impl<T: Tracer> BpfSource<T> {
         let mut facts = facts;
         refresh(&mut facts, target, &mut modules)?;
         let mut debug_files = debug_files;
+        let mut unwinder = Unwinder::default();
+        unwinder.update(&modules, &mut debug_files);
         let mut table = RuleTable::new();
         let rows = table.rows(&modules, &mut debug_files);
         let sizes = Sizes {
@@ -169,6 +175,8 @@ impl<T: Tracer> BpfSource<T> {
             ring,
             records,
             modules,
+            unwinder,
+            depth: config.depth,
             table,
             functions: Vec::new(),
             hooked: FxHashMap::default(),
@@ -291,6 +299,7 @@ impl<T: Tracer> BpfSource<T> {
         if changes.added.is_empty() && changes.removed.is_empty() {
             return Ok(());
         }
+        self.unwinder.update(&self.modules, &mut self.debug_files);
         let rows = self.table.rows(&self.modules, &mut self.debug_files);
         if !self.table.publish(&rows, &self.kernel.table()) {
             let message = "no room for the unwind information of the libraries loaded now: stacks end there";
@@ -309,17 +318,35 @@ impl<T: Tracer> BpfSource<T> {
     fn take_records(&mut self) {
         let records = std::mem::take(&mut *self.records.borrow_mut());
         for record in records.into_iter().filter(|record| record.site != 0) {
-            let id = self.stacks.intern(&self.backtrace(&record));
+            let backtrace = match &record.copy {
+                Some(copy) => self.walk_copy(&record, copy),
+                None => self.backtrace(&record),
+            };
+            let id = self.stacks.intern(&backtrace);
             self.sites.insert(record.site, id);
         }
     }
 
+    /// The stack as the general unwinder sees it.
+    fn walk_copy(&mut self, record: &StackRecord, copy: &StackCopy) -> Backtrace {
+        let entry = self.entry(record);
+        let rip = entry.map_or(0, |(module, address)| module.run_time_address(address));
+        let registers = Registers { rip, ..copy.registers };
+        let mut raw = RawBacktrace::default();
+        self.unwinder.unwind_from_call_entry(&registers, &mut |address| copy.word(address), self.depth, &mut raw);
+        raw.to_backtrace(&self.modules)
+    }
+
+    /// The function that a record is about: its module, and its address as the module's file counts it.
+    fn entry(&self, record: &StackRecord) -> Option<(&Module, u64)> {
+        let function = self.functions.get(usize::try_from(record.function).ok()?)?;
+        let module = self.modules.live().iter().find(|module| module.file_id == function.file)?;
+        Some((module, function.address))
+    }
+
     fn backtrace(&self, record: &StackRecord) -> Backtrace {
-        let function = usize::try_from(record.function).ok().and_then(|number| self.functions.get(number));
-        let entry = function.and_then(|function| {
-            let module = self.modules.live().iter().find(|module| module.file_id == function.file)?;
-            Some(Frame { module: Some(module.id), kind: FrameKind::Exact, address: function.address })
-        });
+        let entry = self.entry(record);
+        let entry = entry.map(|(module, address)| Frame { module: Some(module.id), kind: FrameKind::Exact, address });
         let frames = record.frames.iter().map(|&(address, is_exact)| {
             self.frame(address, if is_exact { FrameKind::Exact } else { FrameKind::ReturnAddress })
         });

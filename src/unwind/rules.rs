@@ -316,3 +316,114 @@ fn operations<'a, S: UnwindSection<Slice<'a>>>(
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use memleax_platform::Registers;
+
+    use super::*;
+    use crate::event::{FrameKind, ModuleId};
+    use crate::unwind::evaluate;
+    use crate::unwind::image::{Image, Layout};
+    use crate::unwind::module::Role;
+    use crate::unwind::registers::{FrameRegisters, RBP, RBX, RIP, RSP};
+    use crate::unwind::rule::Rule as ExactRule;
+
+    fn module(path: &str) -> Arc<Module> {
+        let bytes = std::fs::read(path).expect("a readable file");
+        let layout = Layout::parse(&bytes).expect("an ELF file");
+        let mut module = Module::from_layout(ModuleId(0), path.into(), (0, 0), Role::Library, 0, layout);
+        module.image = Some(Image::Memory(bytes.into()));
+        Arc::new(module)
+    }
+
+    /// Libraries that this test runs with.
+    fn libraries() -> Vec<String> {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("the test's own mappings");
+        let mut paths: Vec<String> =
+            maps.split_whitespace().filter(|word| word.contains(".so")).map(Into::into).collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// Memory where every word tells where it is.
+    fn word(address: u64) -> u64 {
+        address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8
+    }
+
+    /// What the program in the kernel does with a rule: rip, rsp, rbp and rbx of the caller.
+    fn step(rule: &Rule, at: &Registers) -> [u64; 4] {
+        let base = [at.rsp, at.rbp, at.rbx][rule.base as usize];
+        let cfa = match rule.kind {
+            RuleKind::Indirect => word(base.wrapping_add_signed(rule.offset.into())),
+            RuleKind::Plt => at.rsp + if at.rip & 15 >= rule.offset as u64 { 16 } else { 8 },
+            _ => base.wrapping_add_signed(rule.offset.into()),
+        };
+        let restore = |saved: Saved, now: u64| match saved {
+            Saved::Same => now,
+            Saved::AtCfa(words) => word(cfa.wrapping_add_signed(i64::from(words) * 8)),
+            Saved::AtRbp(words) => word(at.rbp.wrapping_add_signed(i64::from(words) * 8)),
+        };
+        [word(cfa.wrapping_sub(8)), cfa, restore(rule.rbp, at.rbp), restore(rule.rbx, at.rbx)]
+    }
+
+    #[test]
+    fn every_row_leads_where_the_evaluator_leads() {
+        let (mut rows, mut slow) = (0, 0);
+        for path in libraries() {
+            let module = module(&path);
+            let cfi = Cfi::of_module(&module);
+            let mut context = evaluate::Context::new();
+            for row in super::rows(&module, &cfi) {
+                rows += 1;
+                slow += usize::from(row.rule == Rule::SLOW);
+                let exact = evaluate::rule(&cfi, row.start, &mut context);
+                let is_entry = row.start >= module.entry && row.start - module.entry < ENTRY_CODE;
+                match row.rule.kind {
+                    RuleKind::Gap => assert_eq!(exact, ExactRule::Missing, "{path}+{:#x}", row.start),
+                    RuleKind::End => assert!(is_entry || exact == ExactRule::Outermost, "{path}+{:#x}", row.start),
+                    RuleKind::Signal => assert_eq!(exact, ExactRule::Evaluate, "{path}+{:#x}", row.start),
+                    RuleKind::Slow => {}
+                    _ => {
+                        let at = Registers {
+                            rip: row.start,
+                            rsp: 0x7000,
+                            rbp: 0x7a00,
+                            rbx: 0x7b00,
+                            r12: 1,
+                            r13: 2,
+                            r14: 3,
+                            r15: 4,
+                            ..Registers::default()
+                        };
+                        let mut registers = FrameRegisters::new(&at);
+                        let mut read = |address| Some(word(address));
+                        let stepped = evaluate::step(&cfi, row.start, &mut context, &mut registers, &mut read);
+                        assert_eq!(stepped, Ok(FrameKind::ReturnAddress), "{path}+{:#x}", row.start);
+                        let exact = [RIP, RSP, RBP, RBX].map(|register| registers.get(register, &mut read).unwrap());
+                        assert_eq!(step(&row.rule, &at), exact, "{path}+{:#x}: {:?}", row.start, row.rule);
+                    }
+                }
+            }
+        }
+        assert!(rows > 1000, "{rows} rows");
+        assert!(slow * 100 < rows, "{slow} of {rows} rows are left to the general unwinder");
+    }
+
+    #[test]
+    fn a_rule_is_eight_bytes() {
+        let rule = Rule {
+            kind: RuleKind::Offset,
+            base: Base::Rbp,
+            offset: -2,
+            rbp: Saved::AtCfa(-2),
+            rbx: Saved::AtRbp(3),
+            is_guess: false,
+        };
+        assert_eq!(rule.encode().to_le_bytes(), [1, 0b10_1101, 0xfe, 3, 0xfe, 0xff, 0xff, 0xff]);
+        assert_eq!(Rule::GAP.encode(), 0);
+    }
+}
