@@ -61,7 +61,8 @@ impl SymbolTable {
         let strings = std::mem::take(&mut self.strings);
         let key = |symbol: &Symbol| {
             let name = name(&strings, symbol);
-            (symbol.start, symbol.rank, underscores(name), name.len())
+            // Static glibc: malloc is a local symbol where __malloc is a global one.
+            (symbol.start, symbol.rank >> 2, underscores(name), symbol.rank & 3, name.len())
         };
         self.symbols
             .sort_unstable_by(|a, b| key(a).cmp(&key(b)).then_with(|| name(&strings, a).cmp(name(&strings, b))));
