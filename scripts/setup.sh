@@ -35,7 +35,6 @@ test   lib:libtcmalloc_minimal.so.4   libtcmalloc-minimal4|libtcmalloc-minimal4t
 test   lib:libmimalloc.so             libmimalloc2.0|libmimalloc3   mimalloc          mimalloc    libmimalloc2       mimalloc2    mimalloc
 test   lib:libjemalloc.a              libjemalloc-dev               jemalloc-devel    -           jemalloc-devel     jemalloc-static jemalloc
 test   lib:libtcmalloc_minimal.a      libgoogle-perftools-dev       gperftools-devel  -           gperftools-devel   gperftools-dev google-perftools
-test   lib:libmimalloc.a              libmimalloc-dev               mimalloc-devel    -           mimalloc-devel     mimalloc2-dev mimalloc
 test   redis-server                   redis-server                  redis|valkey-compat-redis redis|valkey redis    redis        redis
 test   nginx                          nginx-light|nginx             nginx             nginx       nginx              nginx        nginx
 test   sqlite3                        sqlite3                       sqlite            sqlite      sqlite3            sqlite       sqlite3
@@ -46,7 +45,7 @@ test   objcopy                        binutils                      binutils    
 test   xz                             xz-utils                      xz                xz          xz                 xz           -
 test   llvm-addr2line                 llvm                          llvm              llvm        llvm               llvm         llvm
 test   gdb                            gdb                           gdb               gdb         gdb                gdb          gdb
-bench  valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
+test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -
 bench  memleak-bpfcc|memleak|/usr/share/bcc/tools/memleak bpfcc-tools bcc-tools       bcc-tools   bcc-tools          bcc-tools    -
 TABLE

@@ -1,5 +1,6 @@
-/* The benchmark's loop. Command: `pairs N T D`: N malloc/free pairs on each of T threads, D frames deep; answers
- * `ns NANOSECONDS` of wall-clock time for one pair of one thread. */
+/* The benchmark's loops. `pairs N T D`: N malloc/free pairs on each of T threads, D frames deep; `stops N`: N breakpoint
+ * instructions, for a tracer that swallows them. Both answer `ns NANOSECONDS` of wall-clock time for one pair or stop of
+ * one thread. */
 #define _GNU_SOURCE
 #include "target.h"
 
@@ -25,17 +26,24 @@ static void *work(void *argument) {
     return NULL;
 }
 
+static void say_time(const struct timespec *begin, long rounds) {
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double ns = (double)(end.tv_sec - begin->tv_sec) * 1e9 + (double)(end.tv_nsec - begin->tv_nsec);
+    target_say("ns %.1f", ns / (double)rounds);
+}
+
 int main(void) {
     free(malloc(64));
     target_say("READY");
     for (;;) {
         char *command = target_command();
-        long threads = 0;
+        long threads = 0, stops = target_number(command, "stops");
+        struct timespec begin;
         if (!strcmp(command, "quit"))
             return 0;
         if (sscanf(command, "pairs %ld %ld %ld", &pairs, &threads, &depth) == 3 && threads > 0 && threads <= 16) {
             pthread_t ids[16];
-            struct timespec begin, end;
             clock_gettime(CLOCK_MONOTONIC, &begin);
             for (long i = 1; i < threads; i++)
                 if (pthread_create(&ids[i], NULL, work, NULL))
@@ -43,10 +51,16 @@ int main(void) {
             work(NULL);
             for (long i = 1; i < threads; i++)
                 pthread_join(ids[i], NULL);
-            clock_gettime(CLOCK_MONOTONIC, &end);
-            double ns = (double)(end.tv_sec - begin.tv_sec) * 1e9 + (double)(end.tv_nsec - begin.tv_nsec);
-            target_say("ns %.1f", ns / (double)pairs);
+            say_time(&begin, pairs);
         }
+#ifdef __x86_64__
+        if (stops > 0) {
+            clock_gettime(CLOCK_MONOTONIC, &begin);
+            for (long i = 0; i < stops; i++)
+                __asm__ volatile("int3");
+            say_time(&begin, stops);
+        }
+#endif
         target_say("DONE");
     }
 }
