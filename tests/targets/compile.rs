@@ -47,7 +47,7 @@ impl Target {
     /// The C++ program of this name.
     #[must_use]
     pub fn cpp(name: &str) -> Self {
-        Self::new(format!("{name}.cpp"), "g++", &["-O2", "-g", "-fomit-frame-pointer", "-pthread"])
+        Self::new(format!("{name}.cpp"), "g++", &["-std=c++17", "-O2", "-g", "-fomit-frame-pointer", "-pthread"])
     }
 
     /// The Rust program of this name.

@@ -22,6 +22,7 @@ pub struct Process {
     stdin: Option<ChildStdin>,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
+    rest_of_stderr: Vec<String>,
     name: String,
 }
 
@@ -38,7 +39,7 @@ impl Process {
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
         let stderr = lines_of(child.stderr.take().expect("stderr is piped"));
         let stdin = child.stdin.take();
-        Process { child, stdin, stdout, stderr, name }
+        Process { child, stdin, stdout, stderr, rest_of_stderr: Vec::new(), name }
     }
 
     /// Starts a program that prints READY, and waits for that.
@@ -100,10 +101,11 @@ impl Process {
         receive(&self.stderr, PATIENCE, &self.name)
     }
 
-    /// What stderr said until now.
+    /// What stderr said until now; after [`wait`](Self::wait) that is all.
     #[must_use]
     pub fn errors(&self) -> String {
-        self.stderr.try_iter().map(|line| format!("stderr: {line}\n")).collect()
+        let lines = self.stderr.try_iter().map(|line| format!("stderr: {line}\n"));
+        self.rest_of_stderr.iter().cloned().chain(lines).collect()
     }
 
     /// Sends a command and returns the lines of its answer, without the final DONE.
@@ -150,6 +152,9 @@ impl Process {
         let mut rest = Vec::new();
         while let Some(line) = self.line() {
             rest.push(line);
+        }
+        while let Some(line) = self.error_line() {
+            self.rest_of_stderr.push(format!("stderr: {line}\n"));
         }
         let status = self.child.wait().unwrap_or_else(|e| panic!("cannot wait for {}: {e}", self.name));
         (status, rest)

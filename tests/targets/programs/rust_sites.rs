@@ -123,7 +123,7 @@ const SITES: &[Site] = &[
     },
     Site {
         name: "generic",
-        chain: "malloc<-*<-generic<-site_generic:@<-run_sites<-*<-main",
+        chain: "malloc|calloc<-*<-generic<-site_generic:@<-run_sites<-*<-main",
         bytes: 160,
         line: 0,
         leak: site_generic,

@@ -1,5 +1,5 @@
 /* Eight threads that create and join short-lived threads without end. Commands: `storm` starts it, `go N` answers when each
- * of the eight has made N more rounds since, `quit` ends it. */
+ * of the eight has made N more rounds since, `stop` ends it. */
 #include "target.h"
 
 #include <pthread.h>
@@ -52,10 +52,12 @@ int main(void) {
             for (int i = 0; i < THREADS; i++)
                 while (rounds[i] < goal[i])
                     usleep(100);
-        } else if (!strcmp(command, "quit")) {
+        } else if (!strcmp(command, "stop")) {
             stop = true;
-            for (int i = 0; i < started; i++)
-                pthread_join(threads[i], NULL);
+            while (started > 0)
+                pthread_join(threads[--started], NULL);
+            stop = false;
+        } else if (!strcmp(command, "quit")) {
             return 0;
         }
         target_say("DONE");

@@ -50,6 +50,7 @@ NOINLINE static void churn(size_t size) {
 
 static void *work(void *argument) {
     unsigned index = (unsigned)(uintptr_t)argument;
+    pthread_barrier_wait(&finish);
     for (;;) {
         pthread_barrier_wait(&start);
         if (done)
@@ -84,6 +85,7 @@ int main(void) {
     for (uintptr_t i = 0; i < THREADS; i++)
         if (pthread_create(&threads[i], NULL, work, (void *)i))
             return 1;
+    pthread_barrier_wait(&finish);
     target_say("READY");
     for (;;) {
         char *command = target_command();

@@ -1,0 +1,80 @@
+//! What the tests of all concerns use.
+
+mod judge;
+mod monitor;
+mod report;
+mod state;
+
+pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
+pub(crate) use monitor::Monitor;
+pub(crate) use report::{CallStack, Frame, Report};
+pub(crate) use state::{State, text_differences, tracer_of};
+
+use memleax_targets::{Process, Program, Truth};
+
+/// True if this machine lets us trace. Says why not, which is a failure where `CI` is set.
+pub(crate) fn may_trace() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    if root || matches!(scope.trim(), "" | "0") {
+        return true;
+    }
+    unable(&format!("tracing needs root where kernel.yama.ptrace_scope is {}", scope.trim()));
+    false
+}
+
+/// Says why a test cannot run here; a failure where `CI` is set.
+pub(crate) fn unable(why: &str) {
+    use std::io::Write;
+    assert!(std::env::var_os("CI").is_none(), "this test must run in CI: {why}");
+    // Straight to the stream, so that the test harness does not capture it.
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
+}
+
+/// True if there is a program of this name (or path).
+pub(crate) fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Servers stand where only root's search path leads.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let found = folders.map(|folder| folder.join(name)).any(|file| file.exists());
+    if !found {
+        unable(&format!("{name} is not installed; scripts/setup.sh test installs it"));
+    }
+    found
+}
+
+/// What the program planted between two of its answers.
+pub(crate) fn since(later: &Truth, earlier: &Truth) -> Truth {
+    let mut truth = later.clone();
+    for site in &mut truth.sites {
+        if let Some(old) = earlier.sites.iter().find(|old| old.name == site.name) {
+            site.blocks -= old.blocks;
+            site.bytes -= old.bytes;
+            site.allocations -= old.allocations;
+            site.frees -= old.frees;
+        }
+    }
+    truth
+}
+
+/// How often to repeat: `few` times, or `all` times under `MEMLEAX_STRESS`.
+pub(crate) fn rounds(few: usize, all: usize) -> usize {
+    if std::env::var_os("MEMLEAX_STRESS").is_some_and(|value| value != "0") { all } else { few }
+}
+
+/// Watches a program while it plants its leaks (by `command`, then once more by `go 1`), compares the report with what the
+/// program says, and checks that the program was left as it was found.
+pub(crate) fn check_ground_truth(program: &Program, mut target: Process, command: &str) -> (Report, Truth) {
+    let before = State::of(&target);
+    let mut monitor = Monitor::attach(&target, &[]);
+    target.ask(command);
+    // The second, later batch has expired only after everything of the first has.
+    let truth = target.truth("go 1");
+    monitor.wait_for_leaks(truth.blocks());
+    let symbols = program_symbols(program, &target);
+    let report = monitor.interrupt();
+    assert_truth(&report, &truth, &symbols);
+    before.assert_restored(&target);
+    target.quit();
+    (report, truth)
+}

@@ -1,0 +1,109 @@
+//! Runs the `memleax` program.
+
+use std::process::{Command, ExitStatus};
+
+use memleax_targets::Process;
+use nix::sys::signal::Signal;
+
+use super::Report;
+
+/// A running memleax. Dropping it kills it with SIGKILL, as a crash would.
+pub(crate) struct Monitor {
+    process: Process,
+    lines: Vec<String>,
+}
+
+/// Long enough that a block freed at once never counts as expired, even on a busy machine.
+const EXPIRY: &str = "1";
+
+impl Monitor {
+    /// Attaches to a process with `arguments` and waits until it observes.
+    pub(crate) fn attach(target: &Process, arguments: &[&str]) -> Self {
+        Self::attach_to(target.id(), arguments)
+    }
+
+    /// The same by pid.
+    pub(crate) fn attach_to(target: u32, arguments: &[&str]) -> Self {
+        let mut monitor = Self::spawn(target, arguments);
+        let begin = format!("== Begin monitoring process {target}...");
+        while monitor.next().unwrap_or_else(|| panic!("memleax ended early; {}", monitor.transcript())) != begin {}
+        monitor
+    }
+
+    /// Starts it without waiting for anything.
+    pub(crate) fn spawn(target: u32, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memleax"));
+        for (option, value) in [("--expire", EXPIRY), ("--expired-blocks", "1000000")] {
+            if !arguments.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        command.args(arguments).arg(target.to_string());
+        Monitor { process: Process::spawn(&mut command), lines: Vec::new() }
+    }
+
+    /// The next line of the report.
+    pub(crate) fn next(&mut self) -> Option<String> {
+        let line = self.process.line()?;
+        self.lines.push(line.clone());
+        Some(line)
+    }
+
+    /// Reads live lines until `blocks` have expired without having been freed.
+    pub(crate) fn wait_for_leaks(&mut self, blocks: u64) {
+        let mut leaked = 0i128;
+        while leaked < i128::from(blocks) {
+            let line = self.next().unwrap_or_else(|| panic!("{leaked} of {blocks} leaks; {}", self.transcript()));
+            if line.contains("]: memory expires with ") {
+                leaked += 1;
+            } else if line.contains("]: expired-memory frees after ") {
+                leaked -= 1;
+            }
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it with Ctrl-C; it must say goodbye with status 0.
+    pub(crate) fn interrupt(self) -> Report {
+        self.end(Signal::SIGINT)
+    }
+
+    /// Ends it with a signal that it handles.
+    pub(crate) fn end(self, signal: Signal) -> Report {
+        self.signal(signal);
+        self.finish()
+    }
+
+    /// Waits for its own end, with status 0.
+    pub(crate) fn finish(mut self) -> Report {
+        let (status, report) = self.wait();
+        assert!(status.success(), "memleax ended with {status}; {}", self.transcript());
+        report
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> (ExitStatus, Report) {
+        let (status, rest) = self.process.wait();
+        self.lines.extend(rest);
+        (status, Report::parse(&self.lines, self.process.errors()))
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.process.wait();
+    }
+
+    fn transcript(&self) -> String {
+        format!("{}stdout:\n{}", self.process.errors(), self.lines.join("\n"))
+    }
+}

@@ -1,0 +1,15 @@
+//! memleax against real processes. One module a concern; each test starts its own target and ends it by its pid.
+//!
+//! `MEMLEAX_STRESS=1` runs the repeated ones as often as the promises are worded (20 or 100 times), instead of a few times.
+
+mod allocators;
+mod children;
+mod endings;
+mod errors;
+mod ground_truth;
+mod harness;
+mod modules;
+mod programs;
+mod safety;
+mod signals;
+mod threads;

@@ -1,0 +1,71 @@
+//! Threads that allocate at the same time, and threads that come and go.
+
+use memleax_targets::Target;
+
+use crate::harness::{Monitor, State, assert_truth, may_trace, program_symbols, rounds};
+
+/// 800 leaks planted by 4 threads, 8,000 pairs between them: all found, per site, and nothing else.
+#[test]
+fn four_threads_800_leaks() {
+    if !may_trace() {
+        return;
+    }
+    let program = Target::c("threads").build();
+    for _ in 0..rounds(3, 20) {
+        let mut target = program.start();
+        let before = State::of(&target);
+        let mut monitor = Monitor::attach(&target, &[]);
+        let truth = target.truth("go 100");
+        assert_eq!(truth.blocks(), 800);
+        monitor.wait_for_leaks(800);
+        let symbols = program_symbols(&program, &target);
+        assert_truth(&monitor.interrupt(), &truth, &symbols);
+        before.assert_restored(&target);
+        target.quit();
+    }
+}
+
+/// Eight threads create and join others all the while: attaching and detaching succeed, and the target goes on.
+#[test]
+fn thread_storm() {
+    if !may_trace() {
+        return;
+    }
+    let program = Target::c("storm").build();
+    for _ in 0..rounds(3, 20) {
+        let mut target = program.start();
+        // The first thread of a process brings signal handlers of the C library.
+        target.ask("storm");
+        target.ask("stop");
+        let before = State::of(&target);
+        target.ask("storm");
+        let monitor = Monitor::attach(&target, &[]);
+        target.ask("go 200");
+        monitor.interrupt();
+        // It makes as much progress again on its own.
+        target.ask("go 200");
+        target.ask("stop");
+        before.assert_restored(&target);
+        target.quit();
+    }
+}
+
+/// Attach and detach again and again while four threads are busy in the allocator.
+#[test]
+fn attach_and_detach_under_load() {
+    if !may_trace() {
+        return;
+    }
+    let mut target = Target::c("threads").start();
+    let before = State::of(&target);
+    target.ask("busy");
+    for _ in 0..rounds(10, 100) {
+        let monitor = Monitor::attach(&target, &[]);
+        target.ask("progress");
+        monitor.interrupt();
+        target.ask("progress");
+    }
+    target.ask("idle");
+    before.assert_restored(&target);
+    target.quit();
+}
