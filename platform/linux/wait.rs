@@ -20,8 +20,8 @@ impl LinuxTracer {
                 return Ok(Report::Tick);
             }
             match ptrace::wait() {
-                // A stop that was handed out already, and is held.
-                Ok((tid, status)) if ptrace::is_signal_stop(status) && self.is_stopped(tid) => {
+                // A stop that was handed out already, and is held; or that of an untraced child of this very thread.
+                Ok((tid, status)) if ptrace::is_signal_stop(status) && !self.may_stop(tid) => {
                     unless_gone(ptrace::collect_stop(tid).map(drop))?;
                 }
                 Ok((tid, status)) => {
@@ -38,8 +38,8 @@ impl LinuxTracer {
         }
     }
 
-    fn is_stopped(&self, tid: Tid) -> bool {
-        self.threads.get(tid).is_some_and(|thread| thread.activity == Activity::Stopped)
+    fn may_stop(&self, tid: Tid) -> bool {
+        self.threads.get(tid).is_some_and(|thread| thread.activity != Activity::Stopped)
     }
 
     /// Takes note of one status. What the engine has to know is returned; any other stopped thread is resumed, unless
@@ -135,6 +135,9 @@ impl LinuxTracer {
             Err(Error::Gone(_)) => return Ok(Newborn::Dead),
             Err(error) => return Err(error),
         };
+        if !status.is_traced_here() {
+            return Ok(Newborn::Dead);
+        }
         let creator = self.creators.remove(&tid);
         let processes = self.threads.processes();
         self.threads.add(tid, status.pid(), Activity::Stopped);
@@ -202,7 +205,7 @@ enum Newborn {
     Thread,
     /// A process, which is the engine's business.
     Process(Report),
-    /// Nobody any more.
+    /// Nobody any more, or nobody who is traced.
     Dead,
 }
 

@@ -1,6 +1,8 @@
 //! SIGSTOP, SIGTSTP and SIGCONT work on a traced process as on any other.
 
-use memleax_platform::{Resume, Tracer};
+use std::process::{Command, Stdio};
+
+use memleax_platform::{Report, Resume, Tracer};
 
 use crate::target::{Target, attached, deliver, detach_all, resume};
 
@@ -31,6 +33,31 @@ fn all_threads_stop_and_continue() {
     }
     target.go();
     assert_eq!(target.line_under(&mut tracer, deliver), "right");
+}
+
+#[test]
+fn a_child_of_the_tracer_is_not_taken_for_a_tracee() {
+    let mut target = Target::start(&["signals"]);
+    assert_eq!(target.line(), "ready");
+    let mut tracer = attached(&target);
+    let pid = target.pid;
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("started");
+    for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGSTOP, libc::SIGKILL] {
+        // SAFETY: touches no memory.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+        target.signal(libc::SIGUSR1);
+        let line = target.line_under(&mut tracer, |tracer, report| match report {
+            Report::Stopped(stop) => {
+                assert_eq!(stop.pid, pid);
+                resume(tracer, stop, Resume::Deliver);
+            }
+            report => panic!("{report:?}"),
+        });
+        assert_eq!(line, format!("signal {} code 0 value 0", libc::SIGUSR1));
+    }
+    detach_all(&mut tracer, target.pid);
+    // Its status is gone if the tracer came first, as is documented.
+    let _ = child.wait();
 }
 
 #[test]
