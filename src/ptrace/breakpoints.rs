@@ -1,13 +1,17 @@
 //! The breakpoints in the target's code.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use iced_x86::Instruction;
 use memleax_platform::{Error, Leftover, Stop, Tracer};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::isa::native::BREAKPOINT;
 use crate::allocator::Function;
+
+/// How many breakpoints that were taken out are remembered: of those before, nothing can be outstanding any more.
+const MOST_LIFTED: usize = 4096;
 
 /// How a thread gets past a breakpoint without lifting it for the others.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -50,8 +54,10 @@ pub(super) struct Breakpoint {
 #[derive(Debug, Default)]
 pub(super) struct Breakpoints {
     table: FxHashMap<u64, Breakpoint>,
-    /// Where breakpoints were taken out while threads ran: one may have been hit before without its report having come.
-    lifted: FxHashSet<u64>,
+    /// Where breakpoints were taken out while threads ran, with their original bytes: one may have been hit before
+    /// without its report having come, or be in the memory of a child that was forked before.
+    /// The latest is last.
+    lifted: VecDeque<(u64, u8)>,
 }
 
 impl Breakpoints {
@@ -74,7 +80,6 @@ impl Breakpoints {
         breakpoint: Breakpoint,
     ) -> Result<(), Error> {
         tracer.write(stop, address, &[BREAKPOINT])?;
-        self.lifted.remove(&address);
         self.table.insert(address, breakpoint);
         Ok(())
     }
@@ -82,10 +87,17 @@ impl Breakpoints {
     /// Takes a breakpoint out while threads may be running.
     pub(super) fn lift<T: Tracer>(&mut self, tracer: &mut T, stop: &Stop, address: u64) -> Result<(), Error> {
         if let Some(breakpoint) = self.table.remove(&address) {
-            self.lifted.insert(address);
+            self.note_lifted(address, breakpoint.original);
             restore(tracer, stop, address, breakpoint.original)?;
         }
         Ok(())
+    }
+
+    fn note_lifted(&mut self, address: u64, original: u8) {
+        if self.lifted.len() == MOST_LIFTED {
+            self.lifted.pop_front();
+        }
+        self.lifted.push_back((address, original));
     }
 
     /// Takes out a breakpoint that a killed tracer of this program left.
@@ -95,7 +107,7 @@ impl Breakpoints {
         stop: &Stop,
         leftover: Leftover,
     ) -> Result<(), Error> {
-        self.lifted.insert(leftover.address);
+        self.note_lifted(leftover.address, leftover.original);
         restore(tracer, stop, leftover.address, leftover.original)?;
         Ok(())
     }
@@ -107,13 +119,13 @@ impl Breakpoints {
 
     /// True if there was a breakpoint at `address` which is no more.
     pub(super) fn was_lifted(&self, address: u64) -> bool {
-        self.lifted.contains(&address)
+        self.lifted.iter().any(|&(lifted, _)| lifted == address)
     }
 
     /// Forgets the breakpoints of memory that is no longer mapped.
     pub(super) fn forget(&mut self, range: &Range<u64>) {
         self.table.retain(|address, _| !range.contains(address));
-        self.lifted.retain(|address| !range.contains(address));
+        self.lifted.retain(|(address, _)| !range.contains(address));
     }
 
     /// Forgets all: the memory is gone together with the program (exec).
@@ -136,17 +148,33 @@ impl Breakpoints {
     /// Takes every breakpoint out of the memory of `stop`'s process, and verifies that. Bytes that somebody else has
     /// written since stay. Returns the addresses where our byte could not be taken out.
     pub(super) fn restore_all<T: Tracer>(&self, tracer: &mut T, stop: &Stop) -> Result<Vec<u64>, Error> {
-        let mut kept = Vec::new();
-        for (&address, breakpoint) in &self.table {
-            match restore(tracer, stop, address, breakpoint.original) {
-                Ok(true) => {}
-                Err(Error::Gone(tid)) => return Err(Error::Gone(tid)),
-                Ok(false) | Err(_) => kept.push(address),
-            }
-        }
-        kept.sort_unstable();
-        Ok(kept)
+        let present = self.table.iter().map(|(&address, breakpoint)| (address, breakpoint.original));
+        restore_each(tracer, stop, present)
     }
+
+    /// The same for a copy of the memory, which may be older than the latest changes here.
+    pub(super) fn restore_copy<T: Tracer>(&self, tracer: &mut T, stop: &Stop) -> Result<Vec<u64>, Error> {
+        let present = self.table.iter().map(|(&address, breakpoint)| (address, breakpoint.original));
+        let lifted = self.lifted.iter().rev().copied();
+        restore_each(tracer, stop, present.chain(lifted))
+    }
+}
+
+fn restore_each<T: Tracer>(
+    tracer: &mut T,
+    stop: &Stop,
+    breakpoints: impl Iterator<Item = (u64, u8)>,
+) -> Result<Vec<u64>, Error> {
+    let mut kept = Vec::new();
+    for (address, original) in breakpoints {
+        match restore(tracer, stop, address, original) {
+            Ok(true) => {}
+            Err(Error::Gone(tid)) => return Err(Error::Gone(tid)),
+            Ok(false) | Err(_) => kept.push(address),
+        }
+    }
+    kept.sort_unstable();
+    Ok(kept)
 }
 
 /// Puts the original byte back if ours is there. True if ours is not there (any more).

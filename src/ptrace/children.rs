@@ -27,7 +27,7 @@ impl<T: Tracer> Engine<T> {
         if let Some((registers, _)) = self.home_of(stop)? {
             self.tracer.set_registers(stop, &registers)?;
         }
-        let kept = self.breakpoints.restore_all(&mut self.tracer, stop)?;
+        let kept = self.breakpoints.restore_copy(&mut self.tracer, stop)?;
         if !kept.is_empty() {
             self.warn(format!("cannot take {} breakpoints out of the child process {}", kept.len(), stop.pid));
         }

@@ -269,7 +269,7 @@ impl Machine {
     pub(super) fn fork(&mut self, tid: Tid, child: Pid) {
         let memory = self.memory(TARGET).clone();
         self.memories.insert(child, memory);
-        let thread = Thread { pid: child, ..self.threads[&tid].clone() };
+        let thread = Thread { pid: child, stopped: false, ..self.threads[&tid].clone() };
         self.threads.insert(Tid(child.0), thread);
         self.stop(Tid(child.0), StopKind::Forked { parent: TARGET });
     }
@@ -277,7 +277,7 @@ impl Machine {
     /// A thread vforks; the child is reported.
     pub(super) fn vfork(&mut self, tid: Tid, child: Pid) {
         self.sharing.insert(child, TARGET);
-        let thread = Thread { pid: child, ..self.threads[&tid].clone() };
+        let thread = Thread { pid: child, stopped: false, ..self.threads[&tid].clone() };
         self.threads.insert(Tid(child.0), thread);
         self.threads.get_mut(&tid).expect("a thread").in_vfork_of = Some(child);
         self.stop(Tid(child.0), StopKind::SharingChild { parent: TARGET });

@@ -80,6 +80,21 @@ fn a_thread_that_hit_a_breakpoint_just_before_it_was_lifted_repeats_the_instruct
 }
 
 #[test]
+fn a_child_forked_before_a_breakpoint_was_lifted_is_cleaned_of_it() {
+    let mut rig = rig();
+    let code = map_jit(&mut rig);
+    let child = Pid(200);
+    rig.at_address(MAIN, code, &[64]);
+    rig.trap(MAIN);
+    rig.handle();
+    rig.trap(MAIN);
+    rig.machine().fork(MAIN, child);
+    // The parent's return is handled first, and lifts the breakpoint.
+    rig.handle();
+    assert_eq!(rig.machine().peek(child, code + 12, 1).expect("code")[0], 0x48);
+}
+
+#[test]
 fn a_return_site_that_somebody_patched_is_a_loss_and_said_once() {
     let mut rig = rig();
     rig.warnings();
