@@ -1,4 +1,4 @@
-//! Compiles the BPF programs: they are part of the memleax binary.
+//! Compiles the BPF programs: they are part of the memleax binary, where `cfg(bpf)` says so.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,12 @@ fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=src/bpf/memleax.bpf.h");
     println!("cargo::rerun-if-env-changed=CLANG");
+    println!("cargo::rustc-check-cfg=cfg(bpf)");
     let is_linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     if !is_linux || env::var_os("CARGO_FEATURE_BPF").is_none() {
         return;
     }
+    println!("cargo::rustc-cfg=bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     for (name, flags) in VARIANTS {
         if let Err(why) = compile(&out.join(format!("{name}.bpf.o")), flags) {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
-#[cfg(all(target_os = "linux", feature = "bpf"))]
+#[cfg(bpf)]
 pub mod bpf;
 pub mod cli;
 pub mod config;

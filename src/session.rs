@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use memleax_platform::{ExitStatus, NativeTracer, RootDirectory};
 
-#[cfg(all(target_os = "linux", feature = "bpf"))]
+#[cfg(bpf)]
 use crate::bpf::BpfSource;
 use crate::config::{Backend, Config};
 use crate::event::{Event, Sink, StackId, Timestamp, Totals};
@@ -101,7 +101,7 @@ pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'stat
     }
 }
 
-#[cfg(all(target_os = "linux", feature = "bpf"))]
+#[cfg(bpf)]
 fn by_uprobes(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
     let attach = |debug_files| BpfSource::attach(config, NativeTracer::default(), debug_files);
     let mut source = with_debug_files(config, attach).map_err(|error| vec![error])?;
@@ -109,7 +109,7 @@ fn by_uprobes(config: &Config, signals: &Signals, output: impl Write + Send + 's
 }
 
 /// This build has no uprobes.
-#[cfg(not(all(target_os = "linux", feature = "bpf")))]
+#[cfg(not(bpf))]
 fn by_uprobes(_: &Config, _: &Signals, _: impl Write) -> Result<(), Vec<Error>> {
     Err(vec![Error::NotBuiltIn("bpf")])
 }

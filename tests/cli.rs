@@ -65,6 +65,14 @@ fn bad_values_are_named_with_what_is_good() {
     }
 }
 
+#[cfg(not(feature = "bpf"))]
+#[test]
+fn a_backend_that_is_not_built_in_says_so() {
+    memleax(&["--backend", "bpf", "1"]).code(1).stdout_eq("").stderr_eq(
+        "memleax: cannot observe by bpf: it is not built in; use --backend ptrace, or build with the feature bpf\n",
+    );
+}
+
 #[test]
 fn a_process_that_does_not_exist_is_refused() {
     // Above the largest pid_max that Linux allows.
