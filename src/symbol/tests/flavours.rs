@@ -107,6 +107,23 @@ fn split_units_in_a_package() {
 }
 
 #[test]
+fn a_package_beside_the_debug_file() {
+    let workshop = Workshop::new();
+    workshop.sh("gcc -O2 -g -o plain inlines.c");
+    workshop.sh("gcc -O2 -g -gsplit-dwarf -c inlines.c");
+    workshop.sh("gcc -Wl,--build-id=sha1 -o program inlines.o");
+    workshop.sh("llvm-dwp -e program -o program.dwp");
+    workshop.sh("objcopy --only-keep-debug program program.debug");
+    workshop.sh("strip program");
+    workshop.sh("rm inlines.dwo");
+    let build_id = workshop.build_id_path("program");
+    workshop.install("program.debug", &build_id);
+    workshop.install("program.dwp", &build_id.replace(".debug", ".dwp"));
+    let (placed, inlined) = assert_same(&workshop, "plain", &workshop.named("program"));
+    assert!(placed > 200 && inlined > 50, "{placed} {inlined}");
+}
+
+#[test]
 fn a_missing_split_unit_leaves_functions_and_lines() {
     let workshop = Workshop::new();
     workshop.sh("gcc -O2 -g -gsplit-dwarf -c inlines.c");

@@ -4,4 +4,5 @@ mod flavours;
 mod hostile;
 mod oracle;
 mod symbolizer;
+mod symbols;
 pub(super) mod workshop;

@@ -28,7 +28,7 @@ impl Workshop {
     pub(in crate::symbol) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/programs");
-        for name in ["inlines.c", "inlines.h", "shapes.cpp", "boxes.rs"] {
+        for name in ["inlines.c", "inlines.h", "shapes.cpp", "boxes.rs", "symbols.s"] {
             fs::copy(sources.join(name), directory.path().join(name)).expect("copied");
         }
         Self { directory }
