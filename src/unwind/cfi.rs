@@ -133,7 +133,11 @@ impl Cfi {
             && let Ok(header) = EhFrameHdr::new(header, LittleEndian).parse(&self.bases, 8)
             && let Some(table) = header.table()
         {
-            return table.fde_for_address(&section, &self.bases, address, EhFrame::cie_from_offset).ok();
+            let fde = table.lookup(address, &self.bases).ok()?.direct().ok()?;
+            let offset = fde.checked_sub(header.eh_frame_ptr().direct().ok()?)?;
+            let offset = usize::try_from(offset).ok()?.into();
+            let fde = section.fde_from_offset(&self.bases, offset, EhFrame::cie_from_offset).ok()?;
+            return fde.contains(address).then_some(fde);
         }
         let index = self.eh_frame_index.get_or_init(|| Index::of(&section, &self.bases));
         let fde = section.fde_from_offset(&self.bases, index.find(address)?.into(), EhFrame::cie_from_offset);
@@ -190,4 +194,59 @@ fn part_of_image(module: &Module, image: &Image, addresses: Range<u64>) -> Optio
     let part = module.image_bytes(addresses.start, length)?;
     let start = part.as_ptr().addr() - image.bytes().as_ptr().addr();
     image.shared().slice(start..start + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::event::ModuleId;
+    use crate::unwind::image::Layout;
+    use crate::unwind::module::Role;
+
+    /// The C library that the test runs with; without section headers if asked.
+    fn library(section_headers: bool) -> Module {
+        let maps = fs::read_to_string("/proc/self/maps").expect("the test's own mappings");
+        let path = maps.split_whitespace().find(|word| word.contains("/libc.so")).expect("a dynamic C library");
+        let mut bytes = fs::read(path).expect("a readable library");
+        if !section_headers {
+            bytes[0x28..0x30].fill(0);
+            bytes[0x3c..0x40].fill(0);
+        }
+        let layout = Layout::parse(&bytes).expect("an ELF file");
+        let mut module = Module::from_layout(ModuleId(0), path.into(), (0, 0), Role::Library, 0, layout);
+        module.image = Some(Image::Memory(bytes.into()));
+        module
+    }
+
+    fn code(module: &Module) -> impl Iterator<Item = u64> {
+        let executable = module.segments.iter().find(|segment| segment.executable);
+        executable.map_or(0..0, |segment| segment.addresses.clone()).step_by(61)
+    }
+
+    fn found(cfi: &Cfi, address: u64) -> Option<(usize, u64)> {
+        cfi.find_in_eh_frame(address).map(|fde| (fde.offset(), fde.initial_address()))
+    }
+
+    #[test]
+    fn the_linkers_search_table_and_our_own_agree() {
+        let module = library(true);
+        let with_table = Cfi::of_module(&module);
+        let without = Cfi { eh_frame_hdr: None, ..Cfi::of_module(&module) };
+        assert!(with_table.eh_frame_hdr.is_some());
+        for address in code(&module) {
+            assert_eq!(found(&with_table, address), found(&without, address), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn descriptions_are_found_without_section_headers() {
+        let (with, without) = (library(true), library(false));
+        let (with_headers, without_headers) = (Cfi::of_module(&with), Cfi::of_module(&without));
+        assert!(without_headers.eh_frame.is_some());
+        for address in code(&with) {
+            assert_eq!(found(&with_headers, address), found(&without_headers, address), "{address:#x}");
+        }
+    }
 }

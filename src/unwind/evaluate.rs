@@ -226,3 +226,6 @@ impl Frame<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -374,8 +374,9 @@ impl State {
         for (slot, state) in saved.iter_mut().zip(self.saved) {
             match state {
                 Saved::Unchanged => {}
-                Saved::RestoredFrom(place) if place.base == stack.base && (place.offset - cfa) % 8 == 0 => {
-                    *slot = i16::try_from((place.offset - cfa) / 8).ok().filter(|&words| words < -1)?;
+                Saved::RestoredFrom(place) if place.base == stack.base => {
+                    let from_cfa = place.offset.wrapping_sub(cfa);
+                    *slot = i16::try_from(from_cfa / 8).ok().filter(|&words| from_cfa % 8 == 0 && words < -1)?;
                 }
                 Saved::RestoredFrom(_) | Saved::Overwritten => return None,
             }
@@ -421,7 +422,7 @@ mod tests {
     use crate::event::ModuleId;
     use crate::unwind::cfi::Cfi;
     use crate::unwind::evaluate;
-    use crate::unwind::image::{Image, Layout};
+    use crate::unwind::image::{Image, Layout, Segment};
     use crate::unwind::module::Role;
     use crate::unwind::rule::Rule;
 
@@ -466,5 +467,21 @@ mod tests {
         }
         // The wrong ones are after calls that are not seen never to return; such an address is on no stack.
         assert!(right > 100 && right > 100 * wrong && right > 3 * unknown, "{right}, {wrong} wrong, {unknown} unknown");
+    }
+
+    proptest::proptest! {
+        /// Whatever the bytes are, looking at them ends, and without a panic.
+        #[test]
+        fn any_code_is_survived(code in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
+            let segment = Segment { addresses: 0..code.len() as u64, offset: 0, file_size: code.len() as u64, executable: true };
+            let layout = Layout { fixed: false, entry: 0, segments: vec![segment], eh_frame_hdr: None, build_id: None };
+            let mut module = Module::from_layout(ModuleId(0), "/code".into(), (0, 0), Role::Library, 0, layout);
+            module.image = Some(Image::Memory(code.into()));
+            let program = Program::new(Arc::new(module));
+            for address in [0, 1, 7, 100] {
+                let _ = infer(&program, address, FrameKind::Exact);
+                let _ = infer(&program, address, FrameKind::ReturnAddress);
+            }
+        }
     }
 }
