@@ -38,9 +38,6 @@ use crate::{Error, Guard, Leftover, Pid, Stop, StopKind, Tid};
 
 const PAGE: usize = 4096;
 
-/// The machine code of `int3`.
-const INT3: u8 = 0xcc;
-
 /// What was put into each process.
 #[derive(Debug, Default)]
 pub(super) struct Guards {
@@ -347,16 +344,14 @@ impl Installed {
     }
 }
 
-/// A table with `areas`, and with the breakpoints of killed tracers that are still there.
+/// A table with `areas`, and with the breakpoints of killed tracers: threads may have met them already, and their slots
+/// are still there.
 fn first_table(tid: Tid, areas: &[Range<u64>], leftovers: &[GuardImage]) -> Result<Table, Error> {
     let mut table = Table::new(FIRST_CAPACITY);
     for image in leftovers.iter().filter(|image| image.is_known() && !image.retired) {
         for breakpoint in image.breakpoints(tid)? {
-            let mut byte = [0];
-            if memory::read_memory(tid, breakpoint.breakpoint, &mut byte)? == 1 && byte == [INT3] {
-                table = table.with_room();
-                table.insert(breakpoint);
-            }
+            table = table.with_room();
+            table.insert(breakpoint);
         }
     }
     for area in areas {

@@ -307,6 +307,23 @@ fn an_adopted_busy_target_is_not_harmed() {
     assert_eq!(target.ask("s"), "right");
 }
 
+#[test]
+fn a_tracer_killed_amid_an_adoption_harms_nobody() {
+    for _ in 0..20 {
+        let mut target = busy();
+        let bump = target.address();
+        let mut first = guarded(&target, &bump);
+        while first.command("hits").parse::<u64>().expect("a number") < 20 {}
+        first.kill();
+        let mut second = Process::tracer();
+        second.commands(&[&format!("attach {}", target.pid())]);
+        assert_eq!(second.command("take-away"), "1");
+        second.commands(&["install"]);
+        second.kill();
+        assert_eq!(target.ask("s"), "right");
+    }
+}
+
 /// The call, the letter that lets it end (or none), and what it then returns.
 const CALLS: [(&str, &str, &str); 18] = [
     ("nanosleep", "", "result 0 - late"),

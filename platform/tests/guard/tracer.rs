@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use memleax_platform::linux::LinuxTracer;
-use memleax_platform::{Error, Guard, Pid, Report, Resume, Stop, StopKind, Tracer};
+use memleax_platform::{Error, Guard, Leftover, Pid, Report, Resume, Stop, StopKind, Tracer};
 
 /// What replies begin with, amid the test runner's own output.
 pub(crate) const REPLY: &str = "reply: ";
@@ -103,6 +103,7 @@ impl State {
                 }
             }
             "adopt" => return self.adopt(),
+            "take-away" => return self.take_leftovers_away().map(|(leftovers, _)| leftovers.len().to_string()),
             "detach" => {
                 for stop in std::mem::take(&mut self.stops) {
                     self.tracer.detach(stop, Resume::Deliver)?;
@@ -297,8 +298,8 @@ impl State {
         self.tracer.remove_guard(&self.stops[0])
     }
 
-    /// Takes away what a killed tracer left.
-    fn adopt(&mut self) -> Result<String, Error> {
+    /// Takes away what a killed tracer left, though not the threads that have met it.
+    fn take_leftovers_away(&mut self) -> Result<(Vec<Leftover>, usize), Error> {
         let leftovers = self.tracer.leftovers(&self.stops[0])?;
         let mut restored = 0;
         for leftover in &leftovers {
@@ -308,6 +309,12 @@ impl State {
                 restored += 1;
             }
         }
+        Ok((leftovers, restored))
+    }
+
+    /// Takes away what a killed tracer left.
+    fn adopt(&mut self) -> Result<String, Error> {
+        let (leftovers, restored) = self.take_leftovers_away()?;
         let mut stops = Vec::new();
         for stop in std::mem::take(&mut self.stops) {
             let pc = self.tracer.registers(&stop)?.rip;
