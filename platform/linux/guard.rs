@@ -258,7 +258,9 @@ impl Installed {
         areas: &[Range<u64>],
     ) -> Result<Self, Error> {
         let leftovers = GuardImage::find(stop.tid, &facts::mappings(stop.pid)?)?;
-        let table = first_table(stop.tid, areas, &leftovers)?;
+        // A trap in the stub was dealt with, too.
+        let areas: Vec<_> = areas.iter().cloned().chain(remote.stub_range()).collect();
+        let table = first_table(stop.tid, &areas, &leftovers)?;
         let table_bytes = table.bytes();
         let length = (FIRST_TABLE as usize + table_bytes.len()).next_multiple_of(PAGE);
         let base = code_map::map_anywhere(remote, length, libc::PROT_READ | libc::PROT_EXEC)?;

@@ -18,6 +18,7 @@ mod restart;
 mod root;
 mod status;
 mod step;
+mod stub;
 mod threads;
 mod tick;
 mod tracer;

@@ -12,8 +12,15 @@ use libc::{c_int, c_long, c_void, siginfo_t, user_regs_struct};
 use crate::{Error, Pid, Signal, Tid};
 
 /// The events that every tracee reports. Never `PTRACE_O_EXITKILL`: the target outlives its tracer.
-const OPTIONS: c_int =
-    libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACEEXEC;
+const OPTIONS: c_int = libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACESYSGOOD;
+
+/// What [`run_to_system_call`] stops for instead of a signal. As it is none, the kernel has nothing to send if the tracer
+/// is killed then (`ptrace_report_syscall`).
+pub(super) const SYSTEM_CALL: c_int = libc::SIGTRAP | 0x80;
 
 /// How the kernel marks the SIGTRAP of a breakpoint instruction (`siginfo.h`; `exc_int3`, `arch/x86/kernel/traps.c`).
 pub(super) const SI_KERNEL: c_int = 0x80;

@@ -13,19 +13,25 @@
 //! - A signal that stopped the thread can still be delivered, with its `siginfo_t`.
 //! - A restartable sequence (`rseq(2)`) that was interrupted is still aborted.
 //!
-//! If this process is killed within a call (some 20 microseconds each; about six when attaching), the thread runs on
-//! with the call's registers, which it does not survive.
+//! Should this process be killed meanwhile, the thread makes the call, and then gives itself its registers and its
+//! signal mask back (see [`stub`]). A signal that had stopped it may be lost then, though not a breakpoint's: the thread
+//! meets the breakpoint again. One that comes in that very moment is handled before an interrupted call is restarted,
+//! and not after it failed with EINTR. Only where no place is found for a stub is the thread lost.
 
 use std::io;
+use std::ops::Range;
 
 use libc::{c_int, c_long, siginfo_t, user_regs_struct};
 
 use super::status::Status;
-use super::{facts, memory, ptrace, step};
+use super::{facts, memory, ptrace, step, stub};
 use crate::{Error, Mapping, Pid, Signal, Stop, Tid};
 
 /// The machine code of `syscall`.
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
+pub(super) const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// The machine code of `int3`.
+const INT3: [u8; 1] = [0xcc];
 
 /// Offset of `rseq_cs` in `struct rseq` (`include/uapi/linux/rseq.h`).
 const RSEQ_CS: u64 = 8;
@@ -35,7 +41,16 @@ const RSEQ_CS: u64 = 8;
 pub(super) struct Remote {
     pid: Pid,
     tid: Tid,
-    instruction: u64,
+    place: Place,
+}
+
+/// Where a thread makes its calls.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// A stub may be put there.
+    Stub(u64),
+    /// A `syscall` instruction of the program's own is there.
+    Instruction(u64),
 }
 
 /// Why no system call may be made in the name of the thread, if so.
@@ -60,9 +75,22 @@ impl Remote {
         if let Some(why) = refusal(tid)? {
             return Err(refused(io::Error::new(io::ErrorKind::PermissionDenied, why)));
         }
-        let instruction = find_syscall_instruction(tid, &facts::mappings(pid)?)?
-            .ok_or_else(|| refused(io::Error::new(io::ErrorKind::NotFound, "its code has no syscall instruction")))?;
-        Ok(Remote { pid, tid, instruction })
+        let mappings = facts::mappings(pid)?;
+        if let Some(place) = stub::find_place(tid, &mappings)? {
+            return Ok(Remote { pid, tid, place: Place::Stub(place) });
+        }
+        match find_syscall_instruction(tid, &mappings)? {
+            Some(instruction) => Ok(Remote { pid, tid, place: Place::Instruction(instruction) }),
+            None => Err(refused(io::Error::new(io::ErrorKind::NotFound, "its code has no syscall instruction"))),
+        }
+    }
+
+    /// Where a thread may be while it makes a call.
+    pub(super) fn stub_range(&self) -> Option<Range<u64>> {
+        match self.place {
+            Place::Stub(place) => Some(place..place + stub::ROOM),
+            Place::Instruction(_) => None,
+        }
     }
 
     /// The process.
@@ -94,26 +122,39 @@ impl Remote {
             info = ptrace::signal_info(tid)?;
         }
         let is_collected = ptrace::is_collected(tid)?;
+        let meets_breakpoint_again = !is_collected && is_breakpoint_trap(tid, &info)?;
         let registers = ptrace::registers(tid)?;
         let mask = ptrace::signal_mask(tid)?;
         let critical_section = CriticalSection::of(tid)?;
+        let mut going_on = stub::registers_in_user_mode(&registers);
+        if meets_breakpoint_again {
+            going_on.rip -= INT3.len() as u64;
+        }
 
+        // At each point the thread would find its way back by itself.
+        let (instruction, replaced) = self.put_stub(&going_on, mask)?;
+        ptrace::set_registers(tid, &call_registers(&going_on, instruction, number, arguments))?;
         ptrace::set_signal_mask(tid, !0)?;
-        ptrace::set_registers(tid, &self.call_registers(&registers, number, arguments))?;
         let result = run.through_system_call();
-        ptrace::set_registers(tid, &registers)?;
+        ptrace::set_signal_mask(tid, mask)?;
+        ptrace::set_registers(tid, &going_on)?;
+        if let Some((place, bytes)) = replaced {
+            memory::write_memory(tid, place, &bytes)?;
+        }
         if let Some(section) = critical_section {
             section.put_back(tid)?;
         }
-        if stop_event(&info) == 0 {
-            run.reach_signal_stop(&info)?;
+        if meets_breakpoint_again {
+            run.reach_breakpoint(mask)?;
+        } else if stop_event(&info) == 0 {
+            run.reach_signal_stop(&info, mask)?;
         } else {
             run.reach_event_stop()?;
         }
+        ptrace::set_registers(tid, &registers)?;
         if is_collected {
             ptrace::collect_stop(tid)?;
         }
-        ptrace::set_signal_mask(tid, mask)?;
         if run.missed_stop {
             ptrace::interrupt(tid)?;
         }
@@ -125,12 +166,32 @@ impl Remote {
         }
     }
 
-    fn call_registers(&self, registers: &user_regs_struct, number: c_long, arguments: [u64; 6]) -> user_regs_struct {
-        let [rdi, rsi, rdx, r10, r8, r9] = arguments;
-        // orig_rax -1: no system call is to be restarted before this one.
-        let (rip, rax, orig_rax) = (self.instruction, number as u64, u64::MAX);
-        user_regs_struct { rip, rax, orig_rax, rdi, rsi, rdx, r10, r8, r9, ..*registers }
+    /// Puts the stub in its place; returns where its `syscall` instruction is, and what it has replaced where.
+    fn put_stub(&self, registers: &user_regs_struct, mask: u64) -> Result<(u64, Option<(u64, Vec<u8>)>), Error> {
+        let place = match self.place {
+            Place::Stub(place) => place,
+            Place::Instruction(instruction) => return Ok((instruction, None)),
+        };
+        let stub = stub::assemble(place, registers, mask).map_err(|error| {
+            let cause = io::Error::other(error);
+            Error::Remote { what: "make system calls", pid: self.pid, cause }
+        })?;
+        let mut replaced = vec![0; stub.len()];
+        memory::read_exactly(self.tid, place, &mut replaced)?;
+        memory::write_memory(self.tid, place, &stub)?;
+        Ok((place + stub::ENTRY, Some((place, replaced))))
     }
+}
+
+/// `registers`, changed so that a thread makes a system call at `instruction`.
+fn call_registers(
+    registers: &user_regs_struct,
+    instruction: u64,
+    number: c_long,
+    arguments: [u64; 6],
+) -> user_regs_struct {
+    let [rdi, rsi, rdx, r10, r8, r9] = arguments;
+    user_regs_struct { rip: instruction, rax: number as u64, rdi, rsi, rdx, r10, r8, r9, ..*registers }
 }
 
 /// A stopped thread on its way from stop to stop.
@@ -144,11 +205,8 @@ struct Run {
 impl Run {
     /// Executes the `syscall` instruction at the program counter; returns rax.
     fn through_system_call(&mut self) -> Result<u64, Error> {
-        let is_system_call = |status| ptrace::is_signal_stop(status) && libc::WSTOPSIG(status) == libc::SIGTRAP;
         for _entry_and_exit in 0..2 {
-            self.until(ptrace::run_to_system_call, is_system_call)?;
-            // Should this process be killed now: else the kernel would send SIGTRAP (`ptrace_report_syscall`).
-            ptrace::collect_stop(self.tid)?;
+            self.until(ptrace::run_to_system_call, |status| libc::WSTOPSIG(status) == ptrace::SYSTEM_CALL)?;
         }
         Ok(ptrace::registers(self.tid)?.rax)
     }
@@ -159,17 +217,36 @@ impl Run {
         self.until(ptrace::cont, |status| ptrace::event(status) == libc::PTRACE_EVENT_STOP)
     }
 
+    /// Back to the stop for the breakpoint instruction at the program counter, which is executed.
+    fn reach_breakpoint(&mut self, mask: u64) -> Result<(), Error> {
+        let mut was_sent = false;
+        loop {
+            self.reach_signal(libc::SIGTRAP, mask)?;
+            if is_breakpoint_trap(self.tid, &ptrace::signal_info(self.tid)?)? {
+                break;
+            }
+            was_sent = true;
+        }
+        if was_sent { step::send(self.pid, self.tid, libc::SIGTRAP) } else { Ok(()) }
+    }
+
     /// Back to a stop before the delivery of a signal, without an instruction executed.
-    fn reach_signal_stop(&mut self, info: &siginfo_t) -> Result<(), Error> {
+    fn reach_signal_stop(&mut self, info: &siginfo_t, mask: u64) -> Result<(), Error> {
         let signal = info.si_signo;
-        ptrace::set_signal_mask(self.tid, !(1 << (signal - 1)))?;
         step::send(self.pid, self.tid, signal)?;
-        self.until(ptrace::cont, |status| ptrace::is_signal_stop(status) && libc::WSTOPSIG(status) == signal)?;
+        self.reach_signal(signal, mask)?;
         if !is_own(&ptrace::signal_info(self.tid)?) {
             // One of somebody else was pending, and ours came after it or was merged with it.
             step::send(self.pid, self.tid, signal)?;
         }
         ptrace::set_signal_info(self.tid, info)
+    }
+
+    /// To a stop before the delivery of `signal`, while all others are blocked.
+    fn reach_signal(&mut self, signal: c_int, mask: u64) -> Result<(), Error> {
+        ptrace::set_signal_mask(self.tid, !(1 << (signal - 1)))?;
+        self.until(ptrace::cont, |status| ptrace::is_signal_stop(status) && libc::WSTOPSIG(status) == signal)?;
+        ptrace::set_signal_mask(self.tid, mask)
     }
 
     /// Resumes by `how` until a stop is `wanted`, which is not collected.
@@ -193,6 +270,16 @@ impl Run {
             }
         }
     }
+}
+
+/// True if a breakpoint instruction that is still there caused the stop, and the thread is right behind it.
+fn is_breakpoint_trap(tid: Tid, info: &siginfo_t) -> Result<bool, Error> {
+    if (info.si_signo, info.si_code) != (libc::SIGTRAP, ptrace::SI_KERNEL) {
+        return Ok(false);
+    }
+    let mut before = [0; INT3.len()];
+    let address = ptrace::registers(tid)?.rip.wrapping_sub(before.len() as u64);
+    Ok(memory::read_memory(tid, address, &mut before)? == before.len() && before == INT3)
 }
 
 /// True for a signal that this process sent by tgkill. A sender in another PID namespace is 0.

@@ -73,6 +73,48 @@ fn a_tracer_killed_before_the_last_step_of_a_detach_harms_nobody() {
 }
 
 #[test]
+fn a_tracer_killed_while_it_borrows_threads_harms_nobody() {
+    for round in 0..100 {
+        let mut target = busy();
+        let bump = target.address();
+        let mut tracer = guarded(&target, &bump);
+        while tracer.command("hits").parse::<u64>().expect("a number") < 20 {}
+        // Some threads are in stops for the breakpoint.
+        tracer.commands(&["freeze"]);
+        tracer.send("call-for-ever\n");
+        kill_at_some_moment(&mut tracer, round);
+        assert_eq!(target.ask("s"), "right", "round {round}: {:?}", target.end());
+    }
+}
+
+#[test]
+fn a_thread_borrowed_by_a_killed_tracer_waits_on() {
+    // Not those that a signal interrupts: it may come while the thread finds its way back into the call.
+    let calls = CALLS.iter().filter(|(_, letter, _)| *letter != "k").cycle();
+    for (round, (call, letter, result)) in calls.take(50).enumerate() {
+        let mut target = Process::target(&["wait", call]);
+        let line = target.line();
+        target.until_asleep(line.strip_prefix("waiting ").expect("a thread"));
+        let mut tracer = Process::tracer();
+        if tracer.command(&format!("attach {}", target.pid())) == "ok" {
+            tracer.send("call-for-ever\n");
+        }
+        kill_at_some_moment(&mut tracer, round);
+        target.send(letter);
+        let line = target.line();
+        assert!(line.starts_with(result), "round {round}: {call}: {line}");
+    }
+}
+
+/// Not always at the same moment.
+fn kill_at_some_moment(tracer: &mut Process, round: usize) {
+    for _ in 0..round * 17 % 256 {
+        std::thread::yield_now();
+    }
+    tracer.kill();
+}
+
+#[test]
 fn executables_of_all_kinds_survive() {
     for flags in [&["-no-pie"][..], &["-static", "-no-pie"], &["-static-pie"]] {
         for round in 0..5 {

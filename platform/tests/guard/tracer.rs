@@ -102,6 +102,9 @@ impl State {
                     self.tracer.map_code(&self.stops[0], near, AREA)?;
                 }
             }
+            "call-for-ever" => loop {
+                self.call_in_each(1)?;
+            },
             "adopt" => return self.adopt(),
             "take-away" => return self.take_leftovers_away().map(|(leftovers, _)| leftovers.len().to_string()),
             "detach" => {
