@@ -7,7 +7,7 @@ use iced_x86::Instruction;
 use memleax_platform::{Error, Leftover, Stop, Tracer};
 use rustc_hash::FxHashMap;
 
-use super::isa::native::BREAKPOINT;
+use super::isa::native::{BREAKPOINT, PAGE};
 use crate::allocator::Function;
 
 /// How many breakpoints that were taken out are remembered: of those before, nothing can be outstanding any more.
@@ -108,8 +108,7 @@ impl Breakpoints {
         leftover: Leftover,
     ) -> Result<(), Error> {
         self.note_lifted(leftover.address, leftover.original);
-        restore(tracer, stop, leftover.address, leftover.original)?;
-        Ok(())
+        restore(tracer, stop, leftover.address, leftover.original)
     }
 
     /// Addresses of the breakpoints in a range.
@@ -160,29 +159,57 @@ impl Breakpoints {
     }
 }
 
+/// Page by page, so that a process with thousands of breakpoints is not stopped for long.
 fn restore_each<T: Tracer>(
     tracer: &mut T,
     stop: &Stop,
     breakpoints: impl Iterator<Item = (u64, u8)>,
 ) -> Result<Vec<u64>, Error> {
+    let mut breakpoints: Vec<(u64, u8)> = breakpoints.collect();
+    breakpoints.sort_by_key(|&(address, _)| address);
+    breakpoints.dedup_by_key(|&mut (address, _)| address);
     let mut kept = Vec::new();
-    for (address, original) in breakpoints {
-        match restore(tracer, stop, address, original) {
-            Ok(true) => {}
+    for page in breakpoints.chunk_by(|(one, _), (other, _)| one / PAGE == other / PAGE) {
+        match restore_page(tracer, stop, page) {
+            Ok(of_page) => kept.extend(of_page),
             Err(Error::Gone(tid)) => return Err(Error::Gone(tid)),
-            Ok(false) | Err(_) => kept.push(address),
+            Err(_) => kept.extend(page.iter().map(|&(address, _)| address)),
         }
     }
-    kept.sort_unstable();
     Ok(kept)
 }
 
-/// Puts the original byte back if ours is there. True if ours is not there (any more).
-fn restore<T: Tracer>(tracer: &mut T, stop: &Stop, address: u64, original: u8) -> Result<bool, Error> {
+/// Puts the original bytes of one page back where ours are. Returns the addresses that kept ours.
+fn restore_page<T: Tracer>(tracer: &mut T, stop: &Stop, page: &[(u64, u8)]) -> Result<Vec<u64>, Error> {
+    let (Some(&(first, _)), Some(&(last, _))) = (page.first(), page.last()) else { return Ok(Vec::new()) };
+    let offset = |address: u64| (address - first) as usize;
+    let mut bytes = vec![0; offset(last) + 1];
+    let readable = tracer.read(stop, first, &mut bytes)?;
+    bytes.truncate(readable);
+    let mut ours = Vec::new();
+    for &(address, original) in page {
+        if let Some(byte) = bytes.get_mut(offset(address))
+            && *byte == BREAKPOINT
+        {
+            *byte = original;
+            ours.push((address, original));
+        }
+    }
+    if ours.is_empty() {
+        return Ok(Vec::new());
+    }
+    tracer.write(stop, first, &bytes)?;
+    let readable = tracer.read(stop, first, &mut bytes)?;
+    bytes.truncate(readable);
+    ours.retain(|&(address, original)| bytes.get(offset(address)) != Some(&original));
+    Ok(ours.into_iter().map(|(address, _)| address).collect())
+}
+
+/// Puts the original byte back if ours is there.
+fn restore<T: Tracer>(tracer: &mut T, stop: &Stop, address: u64, original: u8) -> Result<(), Error> {
     let mut byte = [0];
     if tracer.read(stop, address, &mut byte)? == 0 || byte[0] != BREAKPOINT {
-        return Ok(true);
+        return Ok(());
     }
-    tracer.write(stop, address, &[original])?;
-    Ok(tracer.read(stop, address, &mut byte)? == 1 && byte[0] == original)
+    tracer.write(stop, address, &[original])
 }

@@ -19,6 +19,9 @@ use crate::unwind::DebugFiles;
 /// After so many losses of the guard the user is told.
 const TOLERATED_GUARD_LOSSES: u32 = 3;
 
+/// Of what may go wrong again and again the user is told so often.
+const MOST_COMPLAINTS: u32 = 8;
+
 /// A moment, and who takes what happens in it.
 pub(super) struct Now<'a> {
     pub(super) at: Timestamp,
@@ -76,6 +79,8 @@ pub(super) struct Engine<T> {
     /// Stops that came while all threads were halted for another reason.
     pub(super) deferred: VecDeque<Stop>,
     pub(super) notices: Vec<Notice>,
+    /// How often something went wrong that may go wrong again and again.
+    complaints: u32,
     pub(super) counters: Counters,
     pub(super) next_call: u64,
     pub(super) ended: Option<ExitStatus>,
@@ -100,6 +105,7 @@ impl<T: Tracer> Engine<T> {
             wrappers: FxHashSet::default(),
             deferred: VecDeque::new(),
             notices: Vec::new(),
+            complaints: 0,
             counters: Counters::default(),
             next_call: 0,
             ended: None,
@@ -159,6 +165,16 @@ impl<T: Tracer> Engine<T> {
             self.stopped(stop, now)?;
         }
         Ok(())
+    }
+
+    /// Warns of something that may happen again and again.
+    pub(super) fn complain(&mut self, text: String) {
+        self.complaints += 1;
+        match self.complaints {
+            ..MOST_COMPLAINTS => self.warn(text),
+            MOST_COMPLAINTS => self.warn(format!("{text} (further problems of this kind are only counted)")),
+            _ => tracing::debug!("{text}"),
+        }
     }
 
     fn guard_again(&mut self, stops: &[Stop]) -> Result<(), Error> {
@@ -223,7 +239,7 @@ impl<T: Tracer> Engine<T> {
         registers.rip = address;
         match self.observe(stop, address, &registers, now) {
             Err(error @ Error::Gone(_)) => return Err(error),
-            Err(error) => self.warn(format!("cannot follow thread {}: {error}", stop.tid)),
+            Err(error) => self.complain(format!("cannot follow thread {}: {error}", stop.tid)),
             Ok(()) => {}
         }
         self.pass(stop, address, registers)?;

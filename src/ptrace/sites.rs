@@ -103,7 +103,7 @@ impl<T: Tracer> Engine<T> {
             Err(error) => {
                 self.unobservable.insert(return_address);
                 let place = self.describe(return_address);
-                self.warn(format!(
+                self.complain(format!(
                     "cannot observe what the allocator returns to {place}: {error}; its blocks are missed"
                 ));
                 Ok(false)
