@@ -18,8 +18,8 @@ const SECTIONS: [(&str, &[&str]); 3] = [
             "If standard output is closed (the reader of a pipe ended), memleax detaches and ends.",
             "SIGKILL cannot be caught. The target lives on: memleax leaves a handler for SIGTRAP in it that carries \
              the program over the breakpoints that stay in its text. They cost time; the next memleax that attaches \
-             to it removes them. The one exception, which memleax names at its start, are threads that block SIGTRAP, \
-             and targets in which a seccomp filter forbids the handler: these would not survive.",
+             to it removes them. Two kinds of target would not survive, and memleax warns of them: those in which a seccomp \
+             filter forbids the handler, and those with a thread that blocks SIGTRAP and in which it could not be unblocked.",
         ],
     ),
     (
