@@ -132,13 +132,13 @@ impl Remote {
         }
 
         // At each point the thread would find its way back by itself.
-        let (instruction, replaced) = self.put_stub(&going_on, mask)?;
-        ptrace::set_registers(tid, &call_registers(&going_on, instruction, number, arguments))?;
+        let prepared = self.prepare(&going_on, mask)?;
+        ptrace::set_registers(tid, &call_registers(&going_on, prepared.instruction, number, arguments))?;
         ptrace::set_signal_mask(tid, !0)?;
         let result = run.through_system_call();
         ptrace::set_signal_mask(tid, mask)?;
         ptrace::set_registers(tid, &going_on)?;
-        if let Some((place, bytes)) = replaced {
+        if let Some((place, bytes)) = prepared.replaced {
             memory::write_memory(tid, place, &bytes)?;
         }
         if let Some(section) = critical_section {
@@ -166,11 +166,11 @@ impl Remote {
         }
     }
 
-    /// Puts the stub in its place; returns where its `syscall` instruction is, and what it has replaced where.
-    fn put_stub(&self, registers: &user_regs_struct, mask: u64) -> Result<(u64, Option<(u64, Vec<u8>)>), Error> {
+    /// Puts a stub in its place.
+    fn prepare(&self, registers: &user_regs_struct, mask: u64) -> Result<Prepared, Error> {
         let place = match self.place {
             Place::Stub(place) => place,
-            Place::Instruction(instruction) => return Ok((instruction, None)),
+            Place::Instruction(instruction) => return Ok(Prepared { instruction, replaced: None }),
         };
         let stub = stub::assemble(place, registers, mask).map_err(|error| {
             let cause = io::Error::other(error);
@@ -179,8 +179,16 @@ impl Remote {
         let mut replaced = vec![0; stub.len()];
         memory::read_exactly(self.tid, place, &mut replaced)?;
         memory::write_memory(self.tid, place, &stub)?;
-        Ok((place + stub::ENTRY, Some((place, replaced))))
+        Ok(Prepared { instruction: place + stub::ENTRY, replaced: Some((place, replaced)) })
     }
+}
+
+/// What is ready for a call.
+struct Prepared {
+    /// Address of the `syscall` instruction.
+    instruction: u64,
+    /// Where a stub was put, and what was there before.
+    replaced: Option<(u64, Vec<u8>)>,
 }
 
 /// `registers`, changed so that a thread makes a system call at `instruction`.

@@ -29,19 +29,19 @@ pub(super) fn find_place(tid: Tid, mappings: &[Mapping]) -> Result<Option<u64>, 
     let modules = mappings.iter().filter(|mapping| mapping.offset == 0 && mapping.file_id != (0, 0));
     for module in modules {
         for end in executable_ends(tid, module)? {
-            let place = end.next_multiple_of(16);
-            let is_code = |mapping: &Mapping| {
+            let is_code = |mapping: &&Mapping| {
                 let range = mapping.start..mapping.end;
                 mapping.executable && !mapping.shared && mapping.file_id == module.file_id && range.contains(&(end - 1))
             };
-            let fits =
-                |mapping: &&Mapping| is_code(mapping) && place + ROOM <= end.next_multiple_of(PAGE).min(mapping.end);
-            let mut magic = MAGIC;
-            if mappings.iter().any(|mapping| fits(&mapping))
-                && memory::read_memory(tid, place, &mut magic)? == magic.len()
-                && magic != MAGIC
-            {
-                return Ok(Some(place));
+            let Some(code) = mappings.iter().find(is_code) else { continue };
+            let page_end = end.next_multiple_of(PAGE).min(code.end);
+            let mut place = end.next_multiple_of(16);
+            while place + ROOM <= page_end {
+                let mut magic = MAGIC;
+                if memory::read_memory(tid, place, &mut magic)? == magic.len() && magic != MAGIC {
+                    return Ok(Some(place));
+                }
+                place += ROOM;
             }
         }
     }
