@@ -35,8 +35,16 @@ fn cpp(raw: &str) -> Option<String> {
     if !raw.starts_with("_Z") && !raw.starts_with("_GLOBAL__") {
         return None;
     }
-    let completed = with_constructor_result(raw);
-    let symbol = cpp_demangle::Symbol::new(completed.as_deref().unwrap_or(raw)).ok()?;
+    if let Some(name) =
+        with_constructor_result(raw).and_then(|raw| cpp_text(&raw)).filter(|name| !name.contains("(void,"))
+    {
+        return Some(name);
+    }
+    cpp_text(raw)
+}
+
+fn cpp_text(raw: &str) -> Option<String> {
+    let symbol = cpp_demangle::Symbol::new(raw).ok()?;
     let mut text = Bounded::default();
     // Template functions state their result, others do not: that is noise in a call stack, and gdb omits it, too.
     let options = DemangleOptions::new().no_return_type().hide_expression_literal_types();
@@ -48,13 +56,39 @@ fn cpp(raw: &str) -> Option<String> {
 /// cpp_demangle 0.5 takes the first parameter of a template constructor for its result, as other templates state theirs
 /// (its issue 129): this puts one in. `None` for all other names.
 fn with_constructor_result(raw: &str) -> Option<String> {
-    let is_start = |at: usize| matches!(raw.as_bytes()[at..], [b'C', b'1'..=b'5', b'I', ..]);
-    let constructor = raw.rfind('C').filter(|_| raw.len() < LONGEST_CONSTRUCTOR)?;
-    let constructor = (0..=constructor).rev().find(|&at| is_start(at))?;
+    let constructor = template_constructor(raw.as_bytes()).filter(|_| raw.len() < LONGEST_CONSTRUCTOR)?;
     // The constructor's name ends where what stands before is a whole name.
-    let ends = raw.match_indices('E').map(|(at, _)| at + 1).filter(|&end| end > constructor && end < raw.len());
-    let end = ends.into_iter().find(|&end| cpp_demangle::Symbol::new(&raw[..end]).is_ok())?;
+    let mut ends = raw.match_indices('E').map(|(at, _)| at + 1).filter(|&end| end > constructor && end < raw.len());
+    let end = ends.find(|&end| cpp_demangle::Symbol::new(&raw[..end]).is_ok())?;
     Some(format!("{}v{}", &raw[..end], &raw[end..]))
+}
+
+/// Where a template constructor is named (`C1I`), outside of identifiers: Itanium C++ ABI, 5.1.
+fn template_constructor(raw: &[u8]) -> Option<usize> {
+    let (mut at, mut found) = (2, None);
+    while at < raw.len() {
+        let digits = raw[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let is_literal = at >= 2 && raw[at - 2] == b'L' && raw[at - 1].is_ascii_lowercase();
+        at += match raw[at..] {
+            [b'C', b'1'..=b'5', b'I', ..] => {
+                found = Some(at);
+                2
+            }
+            // Substitutions and template parameters: S_, S1A_, T0_.
+            [b'S' | b'T', ..] => {
+                let index =
+                    raw[at + 1..].iter().take_while(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()).count();
+                if raw.get(at + 1 + index) == Some(&b'_') { index + 2 } else { 1 }
+            }
+            [b'0'..=b'9', ..] if is_literal => digits,
+            [b'0'..=b'9', ..] => {
+                let length = std::str::from_utf8(&raw[at..at + digits]).ok()?.parse::<usize>().ok()?;
+                digits + length.min(raw.len())
+            }
+            _ => 1,
+        };
+    }
+    found
 }
 
 /// A text that refuses to grow beyond [`LONGEST`].
@@ -91,6 +125,9 @@ mod tests {
             ("_ZN4PoolIiEC4IcEEmRKT_", "Pool<int>::Pool<char>(unsigned long, char const&)"),
             ("_ZN4PoolC1IcJEEEmDpT0_", "Pool::Pool<char>(unsigned long)"),
             ("_ZN4PoolC1Ev", "Pool::Pool()"),
+            ("_ZN9ABC2Image4loadEi", "ABC2Image::load(int)"),
+            ("_ZN9ABC2Image4loadIcEEli", "ABC2Image::load<char>(int)"),
+            ("_ZN5ArrayIiLm15EEC2IcEEmRKT_", "Array<int, 15>::Array<char>(unsigned long, char const&)"),
             (
                 "_ZZN9__gnu_cxx6__stoaIddcJEEET0_PFT_PKT1_PPS3_DpT2_EPKcS5_PmS9_EN11_Save_errnoC1Ev",
                 "__gnu_cxx::__stoa<double, double, char>(double (*)(char const*, char**), char const*, char const*, unsigned long*)::_Save_errno::_Save_errno()",

@@ -97,9 +97,7 @@ impl ElfFile {
     pub(super) fn parse(bytes: SharedBytes) -> Result<Self, ElfError> {
         let data: &[u8] = &bytes;
         let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| ElfError::NotElf)?;
-        if !header.is_supported() {
-            return Err(ElfError::NotElf);
-        }
+        header.endian().map_err(|_| ElfError::NotElf)?;
         let damaged = |cause: object::Error| ElfError::Damaged(cause.to_string());
         let table = header.sections(LittleEndian, data).map_err(damaged)?;
         let sections: Vec<Section> = table
@@ -257,7 +255,9 @@ mod tests {
 
     #[test]
     fn what_is_no_elf_file_is_refused() {
-        for bytes in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &[0; 64]] {
+        let mut big_endian = [0; 64];
+        big_endian[..7].copy_from_slice(b"\x7fELF\x02\x02\x01");
+        for bytes in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &[0; 64], &big_endian] {
             assert_eq!(ElfFile::parse(bytes.to_vec().into()).err(), Some(ElfError::NotElf));
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Lines {
     path: PathBuf,
     /// Split units whose file was not found.
     missing_units: Cell<u64>,
+    /// Addresses whose debug information is damaged.
+    damaged: Cell<u64>,
 }
 
 /// What DWARF knows of an address at one level of inlining.
@@ -68,13 +70,22 @@ impl Lines {
             [module, path].iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
         directories.dedup();
         let package = [path, module].into_iter().find_map(|path| find_package(path, search));
-        Ok(Self { context, package, directories, path: path.to_owned(), missing_units: Cell::new(0) })
+        Ok(Self {
+            context,
+            package,
+            directories,
+            path: path.to_owned(),
+            missing_units: Cell::default(),
+            damaged: Cell::default(),
+        })
     }
 
     /// What lies at `address`, innermost inlined function first; empty where nothing is known.
     pub(super) fn frames(&self, address: u64, search: &Search) -> Vec<SourceFrame> {
         self.try_frames(address, search).unwrap_or_else(|cause| {
-            tracing::warn!("{}: its debug information at {address:#x} is damaged: {cause}", self.path.display());
+            if count(&self.damaged) == 1 {
+                tracing::warn!("{}: its debug information at {address:#x} is damaged: {cause}", self.path.display());
+            }
             let location = self.context.find_location(address).ok().flatten();
             location
                 .map(|at| SourceFrame { file: file(&at), line: at.line, ..Default::default() })
@@ -169,8 +180,7 @@ impl Lines {
     }
 
     fn tell_missing(&self, load: &SplitDwarfLoad<Reader>) {
-        let before = self.missing_units.replace(self.missing_units.get() + 1);
-        if before == 0 {
+        if count(&self.missing_units) == 1 {
             tracing::warn!(
                 "{}: cannot find its split debug information {}, nor a .dwp file; inlined functions will be missing",
                 self.path.display(),
@@ -178,6 +188,12 @@ impl Lines {
             );
         }
     }
+}
+
+/// One more.
+fn count(counter: &Cell<u64>) -> u64 {
+    counter.set(counter.get() + 1);
+    counter.get()
 }
 
 /// The sections that names and lines need; variables, types and macros are left alone.

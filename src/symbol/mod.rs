@@ -18,7 +18,6 @@ mod scope;
 mod search;
 mod table;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,7 +107,7 @@ pub struct Symbolizer {
     debug_file: Option<DebugFile>,
     loaded: Vec<(Arc<Module>, Loaded)>,
     by_module: FxHashMap<ModuleId, usize>,
-    named: HashMap<Frame, Arc<NamedFrame>>,
+    named: FxHashMap<Frame, Arc<NamedFrame>>,
 }
 
 impl Symbolizer {
@@ -120,7 +119,7 @@ impl Symbolizer {
             debug_file: options.debug_file,
             loaded: Vec::new(),
             by_module: FxHashMap::default(),
-            named: HashMap::new(),
+            named: FxHashMap::default(),
         }
     }
 

@@ -26,9 +26,13 @@ struct Symbol {
     /// Offset in `strings[table]`.
     name: u32,
     table: u16,
-    /// Lower is better among symbols of the same address.
-    rank: u8,
     sized: bool,
+    /// Marked as a function, and not only known to be in code.
+    typed: bool,
+    /// Known to its own compilation unit only.
+    local: bool,
+    /// Has a version that is not the default one (`cfree@GLIBC_2.2.5`).
+    outdated: bool,
 }
 
 /// A function found by address.
@@ -61,8 +65,8 @@ impl SymbolTable {
         let strings = std::mem::take(&mut self.strings);
         let key = |symbol: &Symbol| {
             let name = name(&strings, symbol);
-            // Static glibc: malloc is a local symbol where __malloc is a global one.
-            (symbol.start, symbol.rank >> 2, underscores(name), symbol.rank & 3, name.len())
+            // Of the names of one address the first is kept. In static glibc malloc is a local symbol, __malloc a global one.
+            (symbol.start, !symbol.sized, !symbol.typed, underscores(name), symbol.local, symbol.outdated, name.len())
         };
         self.symbols
             .sort_unstable_by(|a, b| key(a).cmp(&key(b)).then_with(|| name(&strings, a).cmp(name(&strings, b))));
@@ -121,7 +125,7 @@ fn read_symbol(entry: &[u8], table: u16, sections: &[Section], strings: &[u8]) -
         return None;
     }
     let section = sections.get(usize::from(section_index));
-    let is_function = match info & 0xf {
+    let typed = match info & 0xf {
         elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
         // Functions written in assembly language may lack a type.
         elf::STT_NOTYPE if section.is_some_and(|s| s.flags & u64::from(elf::SHF_EXECINSTR) != 0) => false,
@@ -132,17 +136,15 @@ fn read_symbol(entry: &[u8], table: u16, sections: &[Section], strings: &[u8]) -
     if matches!(text.first(), None | Some(0 | b'$')) || text.starts_with(b".L") {
         return None;
     }
-    let versioned_otherwise =
-        text[..end_of_name(text)].split(|&byte| byte == b'@').nth(1).is_some_and(|v| !v.is_empty());
+    let outdated =
+        text[..end_of_name(text)].split(|&byte| byte == b'@').nth(1).is_some_and(|version| !version.is_empty());
     let end = if size > 0 {
         start.saturating_add(size)
     } else {
         section.map_or(u64::MAX, |section| section.address.saturating_add(section.size))
     };
     let local = info >> 4 == elf::STB_LOCAL;
-    let rank =
-        u8::from(size == 0) << 3 | u8::from(!is_function) << 2 | u8::from(local) << 1 | u8::from(versioned_otherwise);
-    Some(Symbol { start, end, name, table, rank, sized: size > 0 })
+    Some(Symbol { start, end, name, table, sized: size > 0, typed, local, outdated })
 }
 
 fn end_of_name(text: &[u8]) -> usize {
