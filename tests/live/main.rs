@@ -11,5 +11,6 @@ mod harness;
 mod modules;
 mod programs;
 mod safety;
+mod session;
 mod signals;
 mod threads;
