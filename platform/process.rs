@@ -74,6 +74,9 @@ pub struct ProcessFacts {
     pub remote_calls_refused: Option<String>,
     /// Threads that block the signal of breakpoints; see [`Tracer::unblock_trap`](crate::Tracer::unblock_trap).
     pub threads_blocking_trap: Vec<Tid>,
+    /// As long as they are traced, the process and its children gain no privileges by executing a set-user-id program
+    /// (as sudo), because the tracer has too few itself.
+    pub exec_gains_nothing: bool,
     /// `comm` of the process.
     pub name: String,
 }

@@ -8,9 +8,6 @@ use super::threads::Activity;
 use super::{LinuxTracer, facts, ptrace};
 use crate::{AttachRefusal, Error, Pid, Resume, Tid, Tracer};
 
-/// `CAP_SYS_PTRACE` of `include/uapi/linux/capability.h`.
-const CAP_SYS_PTRACE: u32 = 19;
-
 /// `PF_KTHREAD` of `include/linux/sched.h`, in the ninth field of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
@@ -143,8 +140,8 @@ fn refusal(target: &Status) -> Option<AttachRefusal> {
     if target.tracer != 0 {
         return Some(already_traced(target.tracer));
     }
-    let own = Status::of(Tid(nix::unistd::gettid().as_raw())).ok()?;
-    let privileged = own.capabilities & 1 << CAP_SYS_PTRACE != 0;
+    let own = Status::of_this_thread().ok()?;
+    let privileged = own.may_trace_any();
     let user = own.users[0];
     if !privileged && target.users[..3].iter().all(|&other| other != user) {
         return Some(AttachRefusal::OtherUser(target.users[0]));

@@ -15,6 +15,8 @@ impl LinuxTracer {
     /// See [`Tracer::facts`](crate::Tracer::facts).
     pub(super) fn read_facts(&self, pid: Pid) -> Result<ProcessFacts, Error> {
         let mut facts = ProcessFacts { name: Status::of(Tid(pid.0))?.name, ..ProcessFacts::default() };
+        // `cap_bprm_creds_from_file`, `security/commoncap.c`.
+        facts.exec_gains_nothing = !Status::of_this_thread()?.may_trace_any();
         let mut filtered = None;
         for tid in status::threads_of(pid)? {
             match Status::of(tid) {

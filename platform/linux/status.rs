@@ -5,6 +5,9 @@ use std::io;
 
 use crate::{Error, Pid, Tid};
 
+/// `CAP_SYS_PTRACE` of `include/uapi/linux/capability.h`.
+const CAP_SYS_PTRACE: u32 = 19;
+
 /// What the status file of a thread says.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Status {
@@ -42,6 +45,11 @@ impl Status {
         Ok(Self::parse(&String::from_utf8_lossy(&text)))
     }
 
+    /// Reads the status of the calling thread.
+    pub(super) fn of_this_thread() -> Result<Self, Error> {
+        Self::of(Tid(nix::unistd::gettid().as_raw()))
+    }
+
     fn parse(text: &str) -> Self {
         let mut status = Self::default();
         for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
@@ -74,6 +82,11 @@ impl Status {
     /// The thread has ended (and a main thread perhaps waits for the others to end).
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// It may trace any process.
+    pub(super) fn may_trace_any(&self) -> bool {
+        self.capabilities & 1 << CAP_SYS_PTRACE != 0
     }
 
     /// The calling thread traces it.

@@ -59,6 +59,7 @@ impl<T: Tracer> Engine<T> {
             self.breakpoints.take_over(&mut self.tracer, stop, leftover)?;
         }
         let facts = self.tracer.facts(pid)?;
+        self.exec_gains_nothing = facts.exec_gains_nothing;
         match facts.remote_calls_refused {
             Some(why) => self.refuse_code(why),
             None => self.protect(stop)?,

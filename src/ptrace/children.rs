@@ -37,6 +37,23 @@ impl<T: Tracer> Engine<T> {
         Ok(())
     }
 
+    /// A child that shares the memory: it is observed until it has memory of its own, by exec or at its end.
+    ///
+    /// If it could then not become what it is to be (sudo, mount), it is let go at once. The little that it does until
+    /// then is not observed, and the guard leads it past the breakpoints.
+    pub(super) fn shared(&mut self, stop: Stop) -> Result<(), Error> {
+        let result = if self.exec_gains_nothing && self.is_guarded {
+            self.tracer.detach(stop, Resume::Deliver)
+        } else {
+            self.sharing.insert(stop.pid);
+            self.tracer.resume(stop, Resume::Deliver)
+        };
+        match result {
+            Err(Error::Gone(_)) => Ok(()),
+            result => result,
+        }
+    }
+
     /// A program was replaced by another.
     pub(super) fn exec(&mut self, stop: Stop, now: &mut Now<'_>) -> Result<(), Error> {
         let replaced = if stop.pid == self.settings.pid {

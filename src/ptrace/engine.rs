@@ -68,6 +68,8 @@ pub(super) struct Engine<T> {
     pub(super) code_refused: Option<String>,
     /// The target survives the sudden death of the tracer.
     pub(super) is_guarded: bool,
+    /// A child that executes a set-user-id program while it is traced gains no privileges by it.
+    pub(super) exec_gains_nothing: bool,
     /// How often the guard was found missing; `u32::MAX` if it cannot be put back.
     pub(super) guard_losses: u32,
     /// Return addresses at which no breakpoint can be set.
@@ -99,6 +101,7 @@ impl<T: Tracer> Engine<T> {
             sharing: FxHashSet::default(),
             code_refused: None,
             is_guarded: false,
+            exec_gains_nothing: false,
             guard_losses: 0,
             unobservable: FxHashSet::default(),
             hooked_functions: 0,
@@ -215,10 +218,7 @@ impl<T: Tracer> Engine<T> {
             StopKind::Signal(_) => self.settle(&stop).map(|()| Resume::Deliver),
             StopKind::Halted => Ok(Resume::Swallow),
             StopKind::Forked { .. } => return self.forked(stop),
-            StopKind::SharingChild { .. } => {
-                self.sharing.insert(stop.pid);
-                Ok(Resume::Deliver)
-            }
+            StopKind::SharingChild { .. } => return self.shared(stop),
             StopKind::Exec => return self.exec(stop, now),
         };
         match how.and_then(|how| self.tracer.resume(stop, how)) {

@@ -7,28 +7,13 @@ use std::process::{Command, Stdio};
 use memleax_platform::linux::LinuxTracer;
 use memleax_platform::{AttachRefusal, Error, ExitStatus, Pid, Report, Tracer};
 
-use crate::target::{Target, attached, deliver, detach_all, skip, tracer};
+use crate::target::{Target, attached, deliver, detach_all, skip, tracer, unprivileged};
 
 fn refusal(pid: Pid) -> AttachRefusal {
     match LinuxTracer::new().attach(pid) {
         Err(Error::Refused { why, .. }) => why,
         other => panic!("{other:?}"),
     }
-}
-
-/// Runs in a thread that has lost root's privileges.
-fn unprivileged<T: Send>(user: u32, run: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            // SAFETY: touches no memory. The system call itself, unlike libc's function, changes this thread alone.
-            unsafe {
-                assert_eq!(libc::syscall(libc::SYS_setresgid, user, user, user), 0);
-                assert_eq!(libc::syscall(libc::SYS_setresuid, user, user, user), 0);
-            }
-            run()
-        });
-        thread.join().expect("no panic")
-    })
 }
 
 #[test]

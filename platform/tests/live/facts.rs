@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use memleax_platform::linux::LinuxTracer;
 use memleax_platform::{Resume, Tracer};
 
-use crate::target::{Target, attached};
+use crate::target::{Target, attached, unprivileged};
 
 #[test]
 fn the_map_leads_to_the_files() {
@@ -70,4 +71,14 @@ fn a_thread_that_blocks_sigtrap_does_not_while_it_is_traced() {
         tracer.detach(stop, Resume::Deliver).expect("alive");
     }
     assert_eq!(tracer.facts(target.pid).expect("readable").threads_blocking_trap, blocking);
+}
+
+#[test]
+fn what_an_unprivileged_tracer_would_hamper_is_known() {
+    let target = Target::start_as(&["idle"], Some(65534));
+    assert_eq!(target.line(), "ready");
+    let pid = target.pid;
+    let hampered = move || LinuxTracer::new().facts(pid).expect("readable").exec_gains_nothing;
+    assert!(!hampered(), "this test is run as root");
+    assert!(unprivileged(65534, hampered));
 }

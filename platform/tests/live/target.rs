@@ -210,6 +210,21 @@ pub(crate) fn detach_all(tracer: &mut LinuxTracer, pid: Pid) {
     }
 }
 
+/// Runs in a thread that has lost root's privileges.
+pub(crate) fn unprivileged<T: Send>(user: u32, run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            // SAFETY: touches no memory. The system call itself, unlike libc's function, changes this thread alone.
+            unsafe {
+                assert_eq!(libc::syscall(libc::SYS_setresgid, user, user, user), 0);
+                assert_eq!(libc::syscall(libc::SYS_setresuid, user, user, user), 0);
+            }
+            run()
+        });
+        thread.join().expect("no panic")
+    })
+}
+
 /// Says why the rest of a test is left out on this machine; in CI that is a failure.
 #[expect(clippy::print_stderr, reason = "a test that is left out has to be seen")]
 pub(crate) fn skip(why: &str) {

@@ -59,6 +59,19 @@ fn a_vforked_child_is_observed_until_it_calls_exec() {
 }
 
 #[test]
+fn a_vforked_child_that_could_not_become_root_is_let_go() {
+    let mut machine = Machine::new();
+    machine.facts.exec_gains_nothing = true;
+    let mut rig = attach(machine);
+    let patched = rig.machine().patched(TARGET);
+    rig.machine().vfork(MAIN, CHILD);
+    rig.machine().actions.clear();
+    rig.handle();
+    assert_eq!(rig.engine.tracer.actions, [Action::Detached(Tid(CHILD.0), Resume::Deliver)]);
+    assert_eq!(rig.machine().patched(TARGET), patched);
+}
+
+#[test]
 fn a_vforked_child_may_end_without_exec() {
     let mut rig = rig();
     rig.machine().vfork(MAIN, CHILD);
