@@ -46,8 +46,9 @@ impl Follower {
         }
         self.stops = 0;
         let Some(allowed) = self.allowed else { return };
-        let (Some(target), Ok(own)) = (cpu_of(pid, tid), sched_getcpu()) else { return };
-        if !allowed.is_set(target).unwrap_or(false) {
+        let (Some((target, policy)), Ok(own)) = (cpu_of(pid, tid), sched_getcpu()) else { return };
+        // A CPU that real-time threads occupy might leave nothing to the tracer, for which they wait.
+        if !allowed.is_set(target).unwrap_or(false) || !matches!(policy, libc::SCHED_OTHER | libc::SCHED_BATCH) {
             return;
         }
         let place = match self.course.next(target, own) {
@@ -78,14 +79,16 @@ fn single(cpu: usize) -> Option<CpuSet> {
     set.set(cpu).ok().map(|()| set)
 }
 
-/// The CPU on which a thread last ran: field 39 of its `stat` (`proc_pid_stat(5)`).
-fn cpu_of(pid: Pid, tid: Tid) -> Option<usize> {
-    parse_cpu(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
+/// The CPU on which a thread last ran, and its scheduling policy.
+fn cpu_of(pid: Pid, tid: Tid) -> Option<(usize, i32)> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
 }
 
-fn parse_cpu(stat: &str) -> Option<usize> {
+/// Fields 39 and 41 of `stat` (`proc_pid_stat(5)`).
+fn parse_stat(stat: &str) -> Option<(usize, i32)> {
     // The fields after the name, which stands in parentheses and may contain any character, begin with the third.
-    stat.rsplit_once(") ")?.1.split(' ').nth(39 - 3)?.parse().ok()
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(39 - 3);
+    Some((fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?))
 }
 
 /// What to do after a look.
@@ -169,8 +172,8 @@ mod tests {
 
     #[test]
     fn the_cpu_of_a_stopped_thread_is_known() {
-        let stat = format!("7 (a ) b) S{} 5 0", " 0".repeat(35));
-        assert_eq!(parse_cpu(&stat), Some(5));
+        let stat = format!("7 (a ) b) S{} 5 0 1 0", " 0".repeat(35));
+        assert_eq!(parse_stat(&stat), Some((5, libc::SCHED_FIFO)));
         let pid = std::process::id() as i32;
         assert!(cpu_of(Pid(pid), Tid(pid)).is_some());
     }
