@@ -21,6 +21,8 @@ pub(super) enum Rule {
     Outermost,
     /// A function that somebody put on the stack as if it had made a call (`makecontext`).
     NeverCalled,
+    /// No call precedes it, so it is no return address: the walk is lost.
+    NoCallSite,
     /// The kernel's signal trampoline: the interrupted registers are on the stack.
     Signal,
     /// As almost every function is described.

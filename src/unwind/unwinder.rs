@@ -46,6 +46,8 @@ struct Walk<'r, 'm> {
     registers: FrameRegisters,
     read: &'r mut ReadWord<'m>,
     by_frame_pointer: bool,
+    /// The last step had no unwind information to go by: what it led to must look like a caller.
+    is_guess: bool,
     /// How often the walk went on at a lower address: on another stack.
     stack_switches: u32,
 }
@@ -103,7 +105,9 @@ impl Unwinder {
     ) {
         let mut walk = Walk::new(registers, read);
         backtrace.begin(registers.rip);
-        let next = self.step(&mut walk, &mut RawFrame { pc: registers.rip, kind: FrameKind::Exact });
+        let mut frame = RawFrame { pc: registers.rip, kind: FrameKind::Exact };
+        let rule = self.rule_of(&frame);
+        let next = self.step(&mut walk, rule, &mut frame);
         self.walk(&mut walk, next, depth, backtrace);
     }
 
@@ -121,21 +125,26 @@ impl Unwinder {
                 Ok(caller) => caller,
                 Err(ending) => break ending,
             };
-            if backtrace.frames.len() >= depth {
-                break Ending::DepthLimit;
-            }
             let mut frame = RawFrame { pc, kind };
-            next = self.step(walk, &mut frame);
+            let rule = self.rule_of(&frame);
+            match rule {
+                Rule::UnknownCode | Rule::NoCallSite if walk.is_guess => break Ending::NoUnwindInfo,
+                Rule::NoCallSite => break Ending::Inconsistent,
+                _ if backtrace.frames.len() >= depth => break Ending::DepthLimit,
+                _ => {}
+            }
+            backtrace.by_frame_pointer = walk.by_frame_pointer;
+            next = self.step(walk, rule, &mut frame);
             backtrace.frames.push(frame);
         };
-        backtrace.by_frame_pointer = walk.by_frame_pointer;
     }
 
     /// Turns a frame's registers into its caller's; returns what the caller's pc is, or why there is no caller.
-    fn step(&mut self, walk: &mut Walk<'_, '_>, frame: &mut RawFrame) -> Result<FrameKind, Ending> {
+    fn step(&mut self, walk: &mut Walk<'_, '_>, rule: Rule, frame: &mut RawFrame) -> Result<FrameKind, Ending> {
         let stack = walk.get(RSP)?;
-        let next = match self.rule_of(frame) {
-            Rule::Frame(rule) => {
+        walk.is_guess = matches!(rule, Rule::Inferred(_) | Rule::FramePointer);
+        let next = match rule {
+            Rule::Frame(rule) | Rule::Inferred(rule) => {
                 rule.step(&mut walk.registers, walk.read).ok_or(Ending::UnreadableStack)?;
                 FrameKind::ReturnAddress
             }
@@ -144,14 +153,7 @@ impl Unwinder {
                 let address = module.file_address(lookup);
                 evaluate::step(cfi, address, &mut self.context, &mut walk.registers, walk.read)?
             }
-            Rule::Inferred(rule) => {
-                rule.step(&mut walk.registers, walk.read).ok_or(Ending::UnreadableStack)?;
-                if !self.live.follows_call(walk.get(RIP)?) {
-                    return Err(Ending::NoUnwindInfo);
-                }
-                FrameKind::ReturnAddress
-            }
-            Rule::FramePointer => self.step_by_frame_pointer(walk, stack)?,
+            Rule::FramePointer => walk.step_by_frame_pointer(stack)?,
             Rule::UnknownCode if !is_trampoline_in_memory(frame.pc, walk.read) => return Err(Ending::UnknownCode),
             Rule::Signal | Rule::UnknownCode => {
                 signal::step(&mut walk.registers, walk.read).ok_or(Ending::UnreadableStack)?;
@@ -163,6 +165,7 @@ impl Unwinder {
             }
             Rule::Outermost => return Err(Ending::Complete),
             Rule::Missing => return Err(Ending::NoUnwindInfo),
+            Rule::NoCallSite => return Err(Ending::Inconsistent),
         };
         // A signal handler may have a stack of its own anywhere.
         if next == FrameKind::ReturnAddress && walk.get(RSP)? <= stack {
@@ -192,8 +195,9 @@ impl Unwinder {
         if module.image_bytes_from(pc).is_some_and(signal::is_trampoline) {
             return Rule::Signal;
         }
-        if frame.kind == FrameKind::ReturnAddress && cfi.starts_at(pc) && !self.live.follows_call(frame.pc) {
-            return Rule::NeverCalled;
+        if frame.kind == FrameKind::ReturnAddress && module.code_from(pc).is_some() && !self.live.follows_call(frame.pc)
+        {
+            return if cfi.starts_at(pc) { Rule::NeverCalled } else { Rule::NoCallSite };
         }
         match evaluate::rule(cfi, lookup, &mut self.context) {
             Rule::Missing if is_entry_code(module, lookup) => Rule::Outermost,
@@ -205,27 +209,6 @@ impl Unwinder {
             },
             rule => rule,
         }
-    }
-
-    /// The caller of code without unwind information, if it keeps a frame pointer: `push %rbp; mov %rsp, %rbp`.
-    fn step_by_frame_pointer(&self, walk: &mut Walk<'_, '_>, stack: u64) -> Result<FrameKind, Ending> {
-        let frame_pointer = walk.get(RBP)?;
-        // The psABI (3.4.1) asks that the outermost frame be marked so.
-        if frame_pointer == 0 {
-            return Err(Ending::Complete);
-        }
-        if frame_pointer % 8 != 0 || frame_pointer < stack {
-            return Err(Ending::NoUnwindInfo);
-        }
-        let return_address = (walk.read)(frame_pointer.wrapping_add(8)).ok_or(Ending::NoUnwindInfo)?;
-        if !self.live.follows_call(return_address) {
-            return Err(Ending::NoUnwindInfo);
-        }
-        walk.registers.set_saved_at(RBP, frame_pointer);
-        walk.registers.set(RSP, frame_pointer.wrapping_add(16));
-        walk.registers.set(RIP, return_address);
-        walk.by_frame_pointer = true;
-        Ok(FrameKind::ReturnAddress)
     }
 
     /// A caller at a lower address is on another stack (coroutines, `-fsplit-stack`), or the walk is lost.
@@ -267,11 +250,35 @@ impl Live {
 
 impl<'r, 'm> Walk<'r, 'm> {
     fn new(registers: &Registers, read: &'r mut ReadWord<'m>) -> Self {
-        Walk { registers: FrameRegisters::new(registers), read, by_frame_pointer: false, stack_switches: 0 }
+        Walk {
+            registers: FrameRegisters::new(registers),
+            read,
+            by_frame_pointer: false,
+            is_guess: false,
+            stack_switches: 0,
+        }
     }
 
     fn get(&mut self, register: Number) -> Result<u64, Ending> {
         self.registers.get(register, self.read).ok_or(Ending::UnreadableStack)
+    }
+
+    /// The caller of code without unwind information, if it keeps a frame pointer: `push %rbp; mov %rsp, %rbp`.
+    fn step_by_frame_pointer(&mut self, stack: u64) -> Result<FrameKind, Ending> {
+        let frame_pointer = self.get(RBP)?;
+        // The psABI (3.4.1) asks that the outermost frame be marked so.
+        if frame_pointer == 0 {
+            return Err(Ending::Complete);
+        }
+        if frame_pointer % 8 != 0 || frame_pointer < stack {
+            return Err(Ending::NoUnwindInfo);
+        }
+        let return_address = (self.read)(frame_pointer.wrapping_add(8)).ok_or(Ending::NoUnwindInfo)?;
+        self.registers.set_saved_at(RBP, frame_pointer);
+        self.registers.set(RSP, frame_pointer.wrapping_add(16));
+        self.registers.set(RIP, return_address);
+        self.by_frame_pointer = true;
+        Ok(FrameKind::ReturnAddress)
     }
 }
 
@@ -313,3 +320,6 @@ fn is_trampoline_in_memory(pc: u64, read: &mut ReadWord<'_>) -> bool {
     code[8..].copy_from_slice(&second.to_le_bytes());
     signal::is_trampoline(&code)
 }
+
+#[cfg(test)]
+mod tests;
