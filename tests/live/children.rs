@@ -70,7 +70,6 @@ fn forks_while_memleax_is_killed() {
     for _ in 0..rounds(3, 30) {
         let mut target = Target::c("forks").start();
         let monitor = Monitor::attach(&target, &[]);
-        assert_eq!(target.ask("go 5")[0], "children 5 0");
         target.send("go 30");
         monitor.kill();
         let answer = target.answer("go 30");

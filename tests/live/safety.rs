@@ -128,6 +128,44 @@ fn sigkill_static_musl() {
     killed(&Target::c("threads").compiler("musl-gcc").flags(&["-static"]).build(), rounds(3, 20));
 }
 
+/// Killed at once, when the first breakpoints and the code beside them are being made.
+#[test]
+fn sigkill_at_the_first_calls() {
+    if !may_trace() {
+        return;
+    }
+    let program = Target::c("threads").build();
+    for _ in 0..rounds(15, 100) {
+        let mut target = program.start();
+        let monitor = Monitor::attach(&target, &[]);
+        target.send("busy");
+        monitor.kill();
+        target.answer("busy");
+        target.ask("progress");
+        target.quit();
+    }
+}
+
+/// Killed while it attaches: as soon as the kernel names it as the tracer.
+#[test]
+fn sigkill_while_attaching() {
+    if !may_trace() {
+        return;
+    }
+    let program = Target::c("threads").build();
+    for _ in 0..rounds(15, 100) {
+        let mut target = program.start();
+        target.ask("busy");
+        let monitor = Monitor::spawn(target.id(), &[]);
+        while tracer_of(target.id()) == 0 {
+            std::thread::yield_now();
+        }
+        monitor.kill();
+        target.ask("progress");
+        target.quit();
+    }
+}
+
 /// The same target, killed memleax after killed memleax, and a last one that puts everything right.
 #[test]
 fn sigkill_then_attach_again() {
