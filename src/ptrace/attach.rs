@@ -70,9 +70,21 @@ impl<T: Tracer> Engine<T> {
             return Err(Box::new(error).into());
         }
         if self.hooked_functions == 0 {
-            return Err(no_allocator(pid, self.images.map()));
+            if !self.is_loading(stops)? {
+                return Err(no_allocator(pid, self.images.map()));
+            }
+            self.warn(format!(
+                "the dynamic linker is still loading process {pid}: its allocator is observed as soon as it is there"
+            ));
         }
         Ok(())
+    }
+
+    /// True if the program has not begun: the dynamic linker, which tells of the libraries to come, runs.
+    fn is_loading(&mut self, stops: &[Stop]) -> Result<bool, Error> {
+        let [stop] = stops else { return Ok(false) };
+        let at = self.tracer.registers(stop)?.rip;
+        Ok(self.images.map().lookup(at).is_some_and(|(module, _)| module.role == Role::Interpreter))
     }
 
     /// No code can be mapped into the target.

@@ -104,6 +104,21 @@ fn without_an_allocator_the_modules_searched_are_named() {
 }
 
 #[test]
+fn a_program_that_is_still_being_loaded_is_waited_for() {
+    let mut machine = Machine::new();
+    machine.unmap("/program");
+    machine.thread(MAIN).rip = machine.label("/interpreter", "tell");
+    let mut rig = attach(machine);
+    assert!(rig.warnings()[0].contains("still loading"));
+    rig.machine().map_plugin();
+    assert_eq!(rig.run(MAIN), 1);
+    let site = rig.machine().label("/plugin", "call_mi_malloc");
+    rig.at_address(MAIN, site, &[64]);
+    assert_eq!(rig.run(MAIN), 2);
+    assert_eq!(rig.events().len(), 1);
+}
+
+#[test]
 fn breakpoints_of_a_killed_tracer_are_taken_out_first() {
     let mut machine = Machine::new();
     let malloc = machine.label("/program", "malloc");
