@@ -33,8 +33,9 @@ use super::guard_image::GuardImage;
 use super::guard_table::{FIRST_CAPACITY, FIRST_TABLE, MAGIC, TABLES, Table, VERSION, Write, header};
 use super::remote::Remote;
 use super::status::{self, Status};
+use super::stub::Place;
 use super::{code_map, facts, memory, ptrace};
-use crate::{Error, Guard, Leftover, Pid, Stop, StopKind, Tid};
+use crate::{Error, Guard, Leftover, Mapping, Pid, Stop, StopKind, Tid};
 
 const PAGE: usize = 4096;
 
@@ -134,7 +135,9 @@ impl Guards {
     /// See [`Tracer::remove_guard`](crate::Tracer::remove_guard).
     pub(super) fn remove(&mut self, stop: &Stop) -> Result<(), Error> {
         let own = self.own_base(stop.pid);
-        let mut images = GuardImage::find(stop.tid, &facts::mappings(stop.pid)?)?;
+        let mappings = facts::mappings(stop.pid)?;
+        clear_stubs(stop, &mappings)?;
+        let mut images = GuardImage::find(stop.tid, &mappings)?;
         images.retain(|image| image.is_known() && !image.retired);
         if !images.is_empty() {
             self.forget_handled_traps(stop.pid)?;
@@ -223,19 +226,30 @@ fn is_breakpoint_trap(tid: Tid) -> Result<bool, Error> {
 
 /// True if no thread is in the guard, or will return to it: a handler of the program's own may have been interrupted.
 fn can_be_unmapped(stop: &Stop, image: &GuardImage) -> Result<bool, Error> {
-    if image.old_action(stop.tid)?.has_handler() {
-        return Ok(false);
-    }
-    let range = image.range(stop.tid)?;
-    for tid in status::threads_of(stop.pid)? {
+    Ok(!image.old_action(stop.tid)?.has_handler() && !is_any_thread_in(stop.pid, &image.range(stop.tid)?)?)
+}
+
+/// True unless every thread of the process is known to be elsewhere.
+fn is_any_thread_in(pid: Pid, range: &Range<u64>) -> Result<bool, Error> {
+    for tid in status::threads_of(pid)? {
         match ptrace::registers(tid) {
             Ok(registers) if !range.contains(&registers.rip) => {}
             Err(Error::Gone(_)) if Status::of(tid).map_or(true, |status| status.has_ended()) => {}
-            Ok(_) | Err(Error::Gone(_)) => return Ok(false),
+            Ok(_) | Err(Error::Gone(_)) => return Ok(true),
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(false)
+}
+
+/// Takes away the stubs that killed tracers left, if no thread is on its way through.
+fn clear_stubs(stop: &Stop, mappings: &[Mapping]) -> Result<(), Error> {
+    for place in Place::left(stop.tid, mappings)? {
+        if !is_any_thread_in(stop.pid, &place.range())? {
+            place.clear(stop.tid)?;
+        }
+    }
+    Ok(())
 }
 
 /// A guard that this tracer installed.

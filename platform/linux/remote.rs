@@ -24,7 +24,8 @@ use std::ops::Range;
 use libc::{c_int, c_long, siginfo_t, user_regs_struct};
 
 use super::status::Status;
-use super::{facts, memory, ptrace, step, stub};
+use super::stub::{self, Place};
+use super::{facts, memory, ptrace, step};
 use crate::{Error, Mapping, Pid, Signal, Stop, Tid};
 
 /// The machine code of `syscall`.
@@ -41,15 +42,15 @@ const RSEQ_CS: u64 = 8;
 pub(super) struct Remote {
     pid: Pid,
     tid: Tid,
-    place: Place,
+    means: Means,
 }
 
-/// Where a thread makes its calls.
+/// By what code calls are made.
 #[derive(Clone, Copy, Debug)]
-enum Place {
-    /// A stub may be put there.
-    Stub(u64),
-    /// A `syscall` instruction of the program's own is there.
+enum Means {
+    /// A stub that is put there.
+    Stub(Place),
+    /// A `syscall` instruction of the program's own.
     Instruction(u64),
 }
 
@@ -76,20 +77,20 @@ impl Remote {
             return Err(refused(io::Error::new(io::ErrorKind::PermissionDenied, why)));
         }
         let mappings = facts::mappings(pid)?;
-        if let Some(place) = stub::find_place(tid, &mappings)? {
-            return Ok(Remote { pid, tid, place: Place::Stub(place) });
+        if let Some(place) = Place::find(tid, &mappings)? {
+            return Ok(Remote { pid, tid, means: Means::Stub(place) });
         }
         match find_syscall_instruction(tid, &mappings)? {
-            Some(instruction) => Ok(Remote { pid, tid, place: Place::Instruction(instruction) }),
+            Some(instruction) => Ok(Remote { pid, tid, means: Means::Instruction(instruction) }),
             None => Err(refused(io::Error::new(io::ErrorKind::NotFound, "its code has no syscall instruction"))),
         }
     }
 
     /// Where a thread may be while it makes a call.
     pub(super) fn stub_range(&self) -> Option<Range<u64>> {
-        match self.place {
-            Place::Stub(place) => Some(place..place + stub::ROOM),
-            Place::Instruction(_) => None,
+        match self.means {
+            Means::Stub(place) => Some(place.range()),
+            Means::Instruction(_) => None,
         }
     }
 
@@ -132,14 +133,17 @@ impl Remote {
         }
 
         // At each point the thread would find its way back by itself.
-        let prepared = self.prepare(&going_on, mask)?;
-        ptrace::set_registers(tid, &call_registers(&going_on, prepared.instruction, number, arguments))?;
+        let instruction = match self.means {
+            Means::Stub(place) => place.put(self.pid, tid, &going_on, mask)?,
+            Means::Instruction(instruction) => instruction,
+        };
+        ptrace::set_registers(tid, &call_registers(&going_on, instruction, number, arguments))?;
         ptrace::set_signal_mask(tid, !0)?;
         let result = run.through_system_call();
         ptrace::set_signal_mask(tid, mask)?;
         ptrace::set_registers(tid, &going_on)?;
-        if let Some((place, bytes)) = prepared.replaced {
-            memory::write_memory(tid, place, &bytes)?;
+        if let Means::Stub(place) = self.means {
+            place.clear(tid)?;
         }
         if let Some(section) = critical_section {
             section.put_back(tid)?;
@@ -165,30 +169,6 @@ impl Remote {
             result => Ok(-result as u64),
         }
     }
-
-    /// Puts a stub in its place.
-    fn prepare(&self, registers: &user_regs_struct, mask: u64) -> Result<Prepared, Error> {
-        let place = match self.place {
-            Place::Stub(place) => place,
-            Place::Instruction(instruction) => return Ok(Prepared { instruction, replaced: None }),
-        };
-        let stub = stub::assemble(place, registers, mask).map_err(|error| {
-            let cause = io::Error::other(error);
-            Error::Remote { what: "make system calls", pid: self.pid, cause }
-        })?;
-        let mut replaced = vec![0; stub.len()];
-        memory::read_exactly(self.tid, place, &mut replaced)?;
-        memory::write_memory(self.tid, place, &stub)?;
-        Ok(Prepared { instruction: place + stub::ENTRY, replaced: Some((place, replaced)) })
-    }
-}
-
-/// What is ready for a call.
-struct Prepared {
-    /// Address of the `syscall` instruction.
-    instruction: u64,
-    /// Where a stub was put, and what was there before.
-    replaced: Option<(u64, Vec<u8>)>,
 }
 
 /// `registers`, changed so that a thread makes a system call at `instruction`.

@@ -1,51 +1,102 @@
 //! The code by which a thread makes a borrowed system call, and finds its way back should the tracer be killed.
 //!
 //! It is put for the moment where no code ever runs: into the page that ends a module's executable segment, behind the
-//! segment's last byte. The kernel maps the file by whole pages, so those bytes are there; nothing names them.
+//! segment's last byte. The kernel maps the file by whole pages, so there are bytes, and nothing names them; linkers fill
+//! them with 0 or with `int3`. If the tracer is killed, the stub stays, until a later one finds and removes it.
+
+use std::io;
+use std::ops::Range;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use libc::user_regs_struct;
 
 use super::memory;
-use crate::{Error, Mapping, Tid};
+use crate::{Error, Mapping, Pid, Tid};
 
 /// What a stub begins with. One that is there already was left by a killed tracer, and a thread may be in it.
-const MAGIC: [u8; 8] = *b"memleax\n";
+const MAGIC: [u8; 7] = *b"memleax";
 
 /// Room that a stub takes at the most.
-pub(super) const ROOM: u64 = 256;
+const ROOM: usize = 256;
 
 const PAGE: u64 = 4096;
 
 /// The size of the kernel's `sigset_t`.
 const SIGNAL_SET_SIZE: i32 = 8;
 
-/// Offset of the `syscall` instruction in a stub.
-pub(super) const ENTRY: u64 = MAGIC.len() as u64;
+/// Where a stub may be put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    address: u64,
+    /// The byte that is there, over and over.
+    filler: u8,
+}
 
-/// Where in the memory of a thread's process a stub may be put.
-pub(super) fn find_place(tid: Tid, mappings: &[Mapping]) -> Result<Option<u64>, Error> {
-    let modules = mappings.iter().filter(|mapping| mapping.offset == 0 && mapping.file_id != (0, 0));
-    for module in modules {
+impl Place {
+    /// A place in the memory of a thread's process.
+    pub(super) fn find(tid: Tid, mappings: &[Mapping]) -> Result<Option<Self>, Error> {
+        for address in places(tid, mappings)? {
+            let mut bytes = [0; ROOM];
+            if memory::read_memory(tid, address, &mut bytes)? == ROOM && bytes.iter().all(|byte| *byte == bytes[0]) {
+                return Ok(Some(Place { address, filler: bytes[0] }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What it takes.
+    pub(super) fn range(&self) -> Range<u64> {
+        self.address..self.address + ROOM as u64
+    }
+
+    /// Puts a stub there; returns the address of its `syscall` instruction. Behind that is what gives a thread its signal
+    /// mask and its `registers` back and lets it go on.
+    pub(super) fn put(&self, pid: Pid, tid: Tid, registers: &user_regs_struct, mask: u64) -> Result<u64, Error> {
+        let entry = self.address + MAGIC.len() as u64 + 1;
+        let code = assemble(entry, registers, mask).map_err(|error| {
+            let cause = io::Error::other(error);
+            Error::Remote { what: "make system calls", pid, cause }
+        })?;
+        memory::write_memory(tid, self.address, &[&MAGIC[..], &[self.filler], &code].concat())?;
+        Ok(entry)
+    }
+
+    /// Takes the stub away.
+    pub(super) fn clear(&self, tid: Tid) -> Result<(), Error> {
+        memory::write_memory(tid, self.address, &[self.filler; ROOM])
+    }
+
+    /// The stubs that killed tracers left.
+    pub(super) fn left(tid: Tid, mappings: &[Mapping]) -> Result<Vec<Self>, Error> {
+        let mut left = Vec::new();
+        for address in places(tid, mappings)? {
+            let mut bytes = [0; MAGIC.len() + 1];
+            if memory::read_memory(tid, address, &mut bytes)? == bytes.len() && bytes.starts_with(&MAGIC) {
+                left.push(Place { address, filler: bytes[MAGIC.len()] });
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// Addresses with room for a stub, whatever is there.
+fn places(tid: Tid, mappings: &[Mapping]) -> Result<Vec<u64>, Error> {
+    let mut places = Vec::new();
+    for module in mappings.iter().filter(|mapping| mapping.offset == 0 && mapping.file_id != (0, 0)) {
         for end in executable_ends(tid, module)? {
             let is_code = |mapping: &&Mapping| {
                 let range = mapping.start..mapping.end;
                 mapping.executable && !mapping.shared && mapping.file_id == module.file_id && range.contains(&(end - 1))
             };
-            let Some(code) = mappings.iter().find(is_code) else { continue };
-            let page_end = end.next_multiple_of(PAGE).min(code.end);
-            let mut place = end.next_multiple_of(16);
-            while place + ROOM <= page_end {
-                let mut magic = MAGIC;
-                if memory::read_memory(tid, place, &mut magic)? == magic.len() && magic != MAGIC {
-                    return Ok(Some(place));
-                }
-                place += ROOM;
+            if let Some(code) = mappings.iter().find(is_code) {
+                let page_end = end.next_multiple_of(PAGE).min(code.end);
+                let starts = (end.next_multiple_of(16)..page_end).step_by(ROOM);
+                places.extend(starts.filter(|start| start + ROOM as u64 <= page_end));
             }
         }
     }
-    Ok(None)
+    Ok(places)
 }
 
 /// Where the executable segments end of the module that is mapped from its first byte at `header` on: from the ELF and
@@ -73,12 +124,11 @@ fn executable_ends(tid: Tid, header: &Mapping) -> Result<Vec<u64>, Error> {
     Ok(ends.filter(|&end| end > header.start && end < u64::MAX - 2 * PAGE).collect())
 }
 
-/// A stub to be put at `place`: a `syscall` instruction at [`ENTRY`], then what gives the thread its signal mask and its
-/// `registers` back and lets it go on.
+/// The code of a stub whose `syscall` instruction is at `entry`.
 ///
 /// It uses no stack (signals may be delivered again before its end), and no instruction in it changes the flags. All
 /// registers but those for a system call's number, arguments and result must be right when it is entered.
-pub(super) fn assemble(place: u64, registers: &user_regs_struct, mask: u64) -> Result<Vec<u8>, IcedError> {
+fn assemble(entry: u64, registers: &user_regs_struct, mask: u64) -> Result<Vec<u8>, IcedError> {
     let mut asm = CodeAssembler::new(64)?;
     let mut mask_at = asm.create_label();
     let mut values_at = asm.create_label();
@@ -113,8 +163,7 @@ pub(super) fn assemble(place: u64, registers: &user_regs_struct, mask: u64) -> R
     asm.dq(&values.map(|(_, value)| value))?;
     asm.set_label(&mut rip_at)?;
     asm.dq(&[registers.rip])?;
-    let code = asm.assemble(place + ENTRY)?;
-    Ok([&MAGIC[..], &code].concat())
+    asm.assemble(entry)
 }
 
 /// The registers with which the thread goes on when it leaves the kernel: the kernel restarts an interrupted system call
@@ -149,10 +198,10 @@ mod tests {
 
     #[test]
     fn a_stub_fits_into_its_room() {
-        for place in [0x40_0000, 0x7fff_f7ff_0000] {
-            let stub = assemble(place, &zero(), !0).expect("assembled");
-            assert!(stub.len() as u64 <= ROOM, "{}", stub.len());
-            assert_eq!(stub[ENTRY as usize..][..2], super::super::remote::SYSCALL);
+        for entry in [0x40_0000, 0x7fff_f7ff_0000] {
+            let code = assemble(entry, &zero(), !0).expect("assembled");
+            assert!(MAGIC.len() + 1 + code.len() <= ROOM, "{}", code.len());
+            assert!(code.starts_with(&super::super::remote::SYSCALL));
         }
     }
 
@@ -160,12 +209,14 @@ mod tests {
     fn a_place_is_behind_the_code_of_a_module() {
         let pid = Pid(std::process::id() as i32);
         let mappings = super::super::facts::mappings(pid).expect("readable");
-        let place = find_place(Tid(pid.0), &mappings).expect("readable").expect("there is one");
-        let mapping = mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&place)).expect("mapped");
+        let place = Place::find(Tid(pid.0), &mappings).expect("readable").expect("there is one").range();
+        let mapping =
+            mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&place.start)).expect("mapped");
         assert!(
-            mapping.executable && place + ROOM <= mapping.end && mapping.end - place < PAGE,
-            "{place:#x} {mapping:?}"
+            mapping.executable && place.end <= mapping.end && mapping.end - place.start < PAGE,
+            "{place:?} {mapping:?}"
         );
+        assert_eq!(Place::left(Tid(pid.0), &mappings).expect("readable"), []);
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn a_tracer_killed_before_the_last_step_of_a_detach_harms_nobody() {
 
 #[test]
 fn a_tracer_killed_while_it_borrows_threads_harms_nobody() {
-    for round in 0..100 {
+    for round in 0..40 {
         let mut target = busy();
         let bump = target.address();
         let mut tracer = guarded(&target, &bump);
@@ -91,7 +91,7 @@ fn a_tracer_killed_while_it_borrows_threads_harms_nobody() {
 fn a_thread_borrowed_by_a_killed_tracer_waits_on() {
     // Not those that a signal interrupts: it may come while the thread finds its way back into the call.
     let calls = CALLS.iter().filter(|(_, letter, _)| *letter != "k").cycle();
-    for (round, (call, letter, result)) in calls.take(50).enumerate() {
+    for (round, (call, letter, result)) in calls.take(20).enumerate() {
         let mut target = Process::target(&["wait", call]);
         let line = target.line();
         target.until_asleep(line.strip_prefix("waiting ").expect("a thread"));
