@@ -47,6 +47,9 @@ pub enum Error {
     /// The file given by `-d` is none, or not the target's.
     #[error(transparent)]
     DebugFile(#[from] DebugFileError),
+    /// The system gave no thread for the report.
+    #[error("cannot start the thread that prints: {0}; is the limit of processes (`ulimit -u`) reached?")]
+    NoThread(io::Error),
     /// Monitoring broke off.
     #[error("monitoring broke off: {0}")]
     BrokeOff(BoxedError),
@@ -65,7 +68,7 @@ impl Error {
     /// True if monitoring could not begin; the target is as it was.
     #[must_use]
     pub fn could_not_begin(&self) -> bool {
-        matches!(self, Self::NotBuiltIn(_) | Self::Refused(_) | Self::DebugFile(_))
+        matches!(self, Self::NotBuiltIn(_) | Self::Refused(_) | Self::DebugFile(_) | Self::NoThread(_))
     }
 }
 
@@ -148,8 +151,15 @@ fn watch(
         root: RootDirectory::of(config.target).ok(),
         quiet: config.quiet,
     };
-    let mut reporter = Reporter::start(subject, source, output);
     let mut tracker = Tracker::new(config.limits);
+    let mut reporter = match Reporter::start(subject, source, output) {
+        Ok(reporter) => reporter,
+        Err(error) => {
+            let detached = source.detach(&mut Feed { tracker: &mut tracker, now: Timestamp::default() });
+            let errors = [Some(Error::NoThread(error)), detached.err().map(Error::NotLeftClean)];
+            return Err(errors.into_iter().flatten().collect());
+        }
+    };
     let end = catch_unwind(AssertUnwindSafe(|| observe(source, &mut tracker, config, signals, &mut reporter)))
         .unwrap_or_else(End::Panicked);
 

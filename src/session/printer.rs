@@ -104,6 +104,9 @@ impl<W: Write> Printer<W> {
             self.text.warning(&format!("Monitoring broke off: {cause}"))?;
         }
         self.text.statistics(statistics, |id| self.names.stack(id))?;
+        if self.names.shared.hurry.load(Ordering::Relaxed) {
+            self.text.remark("Names are missing, as a second signal cut the naming short.")?;
+        }
         for gap in self.names.symbolizer.gaps() {
             self.text.remark(&format!("{}: {}", gap.module, gap.text))?;
         }

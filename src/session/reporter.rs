@@ -6,7 +6,7 @@
 //! come while [`BACKLOG`] messages wait.
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -70,21 +70,29 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// Starts the thread.
-    pub(super) fn start(subject: Subject, source: &dyn Source, output: impl Write + Send + 'static) -> Self {
+    ///
+    /// # Errors
+    /// If the system has no thread left for us.
+    pub(super) fn start(
+        subject: Subject,
+        source: &dyn Source,
+        output: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let (messages, inbox) = mpsc::channel();
         let (alive, ended) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let quiet = subject.quiet;
         let modules = source.modules().clone();
         let modules_sent = modules.len();
-        let thread = thread::spawn({
+        let thread = thread::Builder::new().name("report".into()).spawn({
             let shared = Arc::clone(&shared);
             move || {
                 let _alive: Sender<Infallible> = alive;
                 printer::print(subject, modules, output, &inbox, shared)
             }
-        });
-        Self { messages, ended, shared, thread, quiet, modules_sent, stacks_sent: FxHashSet::default(), left_out: 0 }
+        })?;
+        let stacks_sent = FxHashSet::default();
+        Ok(Self { messages, ended, shared, thread, quiet, modules_sent, stacks_sent, left_out: 0 })
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {

@@ -367,6 +367,28 @@ fn a_reader_that_is_stuck_holds_up_the_report_only() {
 }
 
 #[test]
+fn a_second_signal_cuts_the_naming_short() {
+    let (reached, was_reached) = mpsc::channel();
+    let (let_go, go) = mpsc::channel();
+    let mut run = Run::new(vec![Step::WaitFor(was_reached), Step::Signal]);
+    let stuck = Stuck { reached: Some(reached), go, log: run.log.clone() };
+    let (log, end) = (run.log.clone(), run.signals.end_flag());
+    let impatient = std::thread::spawn(move || {
+        while !log.contains(DETACHED) {
+            std::thread::yield_now();
+        }
+        end.store(true, std::sync::atomic::Ordering::Relaxed);
+        while end.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        let_go.send(()).expect("the report waits");
+    });
+    assert!(run.go_to(&config(), stuck).is_ok());
+    impatient.join().expect("ended");
+    assert!(run.log.has_in_order(DETACHED, "-- Names are missing"), "{}", run.log.text());
+}
+
+#[test]
 fn a_third_signal_does_not_wait_for_a_stuck_report() {
     let (reached, was_reached) = mpsc::channel();
     let (let_go, go) = mpsc::channel();
