@@ -4,6 +4,8 @@ use std::fmt::{self, Write};
 
 use cpp_demangle::DemangleOptions;
 
+use super::plt;
+
 /// The longest name that is made: template arguments can repeat each other until memory is full.
 const LONGEST: usize = 16 << 10;
 
@@ -13,6 +15,9 @@ const LONGEST_CONSTRUCTOR: usize = 4 << 10;
 /// The name as its language writes it; any other name as it is. Control characters are replaced, since the name comes
 /// from the target and goes to a terminal.
 pub(super) fn demangle(raw: &str) -> String {
+    if let Some(called) = raw.strip_suffix(plt::SUFFIX) {
+        return demangle(called) + plt::SUFFIX;
+    }
     let name = rust(raw).or_else(|| cpp(raw)).unwrap_or_else(|| raw.to_owned());
     printable(name)
 }
@@ -115,6 +120,7 @@ mod tests {
             ("main", "main"),
             ("leak.constprop.0", "leak.constprop.0"),
             ("_Z4leakim", "leak(int, unsigned long)"),
+            ("_Z4leakim@plt", "leak(int, unsigned long)@plt"),
             ("_ZN3one3two3funEv", "one::two::fun()"),
             (
                 "_ZN4core3ptr42drop_in_place$LT$alloc..string..String$GT$17h0123456789abcdefE",

@@ -45,13 +45,13 @@ impl Loaded {
         };
         let build_id = image.build_id().map(|id| format!(" (build id {id})")).unwrap_or_default();
         let damaged = image.has_debug_info() || separate.is_some_and(|found| found.elf.has_debug_info());
-        let missing = match (&lines, symbols.is_empty()) {
+        let missing = match (&lines, symbols.has_functions()) {
             (Some(_), _) => None,
             (None, _) if damaged => {
                 Some("its debug information is damaged, so there are no files and lines".to_owned())
             }
-            (None, false) => Some(format!("no debug information{build_id}, so no files and lines")),
-            (None, true) => Some(format!("no symbols and no debug information{build_id}")),
+            (None, true) => Some(format!("no debug information{build_id}, so no files and lines")),
+            (None, false) => Some(format!("no symbols and no debug information{build_id}")),
         };
         Self { symbols, lines, missing }
     }
@@ -138,6 +138,7 @@ fn collect_symbols(path: &Path, image: &ElfFile, separate: Option<&Found>) -> Sy
         warn(path, symbols.add(&mini, elf::SHT_SYMTAB));
     }
     warn(path, symbols.add(image, elf::SHT_DYNSYM));
+    warn(path, symbols.add_stubs(image));
     symbols.finish();
     symbols
 }

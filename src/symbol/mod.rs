@@ -14,6 +14,7 @@ mod elf;
 mod finder;
 mod lines;
 mod loaded;
+mod plt;
 mod scope;
 mod search;
 mod table;

@@ -4,6 +4,7 @@ use memleax_platform::SharedBytes;
 use object::elf;
 
 use super::elf::{ElfError, ElfFile, Section};
+use super::plt;
 
 /// Bytes of an `Elf64_Sym`.
 const ENTRY: usize = 24;
@@ -16,6 +17,8 @@ pub(super) struct SymbolTable {
     symbols: Vec<Symbol>,
     /// For each symbol, the farthest end of it and those before.
     farthest_end: Vec<u64>,
+    /// True if there is more than stubs.
+    has_functions: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +57,27 @@ impl SymbolTable {
             let Ok(table) = u16::try_from(self.strings.len()) else { continue };
             let symbols =
                 entries.chunks_exact(ENTRY).filter_map(|entry| read_symbol(entry, table, file.sections(), &strings));
+            let before = self.symbols.len();
             self.symbols.extend(symbols);
+            self.has_functions |= self.symbols.len() > before;
             self.strings.push(strings);
         }
+        Ok(())
+    }
+
+    /// Adds the stubs through which `file` calls functions of others.
+    pub(super) fn add_stubs(&mut self, file: &ElfFile) -> Result<(), ElfError> {
+        let Ok(table) = u16::try_from(self.strings.len()) else { return Ok(()) };
+        let mut strings = Vec::new();
+        for stub in plt::stubs(file)? {
+            let Ok(name) = u32::try_from(strings.len()) else { break };
+            strings.extend([&stub.name, plt::SUFFIX.as_bytes(), b"\0"].concat());
+            let end = stub.start.saturating_add(stub.size);
+            let plain =
+                Symbol { start: stub.start, end, name, table, sized: true, typed: true, local: true, outdated: false };
+            self.symbols.push(plain);
+        }
+        self.strings.push(strings.into());
         Ok(())
     }
 
@@ -107,8 +128,9 @@ impl SymbolTable {
         Some(FoundSymbol { name: name(&self.strings, symbol), start: symbol.start, sized: symbol.sized })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.symbols.is_empty()
+    /// True if it names functions of the module itself, and not only stubs.
+    pub(super) fn has_functions(&self) -> bool {
+        self.has_functions
     }
 }
 
@@ -156,7 +178,7 @@ fn name<'t>(strings: &'t [SharedBytes], symbol: &Symbol) -> &'t [u8] {
     let text = strings[usize::from(symbol.table)].get(symbol.name as usize..).unwrap_or_default();
     let name = &text[..end_of_name(text)];
     match name.iter().position(|&byte| byte == b'@') {
-        Some(length) if length > 0 => &name[..length],
+        Some(length) if length > 0 && !name.ends_with(plt::SUFFIX.as_bytes()) => &name[..length],
         _ => name,
     }
 }

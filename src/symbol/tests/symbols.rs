@@ -70,3 +70,30 @@ fn versions_are_left_out() {
 fn data_is_no_function() {
     assert_eq!(Library::new().at("some_data", 0), None);
 }
+
+/// `objdump` marks stubs as `0000000000001030 <malloc@plt>:`.
+#[test]
+fn stubs_have_the_name_of_what_they_call() {
+    for flags in ["-fcf-protection=none", "-fcf-protection=full -Wl,-z,ibtplt", "-fno-plt", "-Wl,-z,now", "-no-pie"] {
+        let workshop = Workshop::new();
+        workshop.sh(&format!("g++ -O2 {flags} -o program shapes.cpp"));
+        workshop.sh("strip program");
+        let code = workshop.sh("objdump -d program");
+        let stubs = code.lines().filter_map(|line| {
+            let (address, name) = line.split_once(" <")?;
+            Some((u64::from_str_radix(address, 16).ok()?, name.strip_suffix("@plt>:")?))
+        });
+        let named = workshop.named("program");
+        for (address, name) in stubs.clone() {
+            let name = name.split('@').next().expect("a name");
+            let functions = named.at(address + 4);
+            assert_eq!(functions.len(), 1, "{flags}: {name} at {address:#x}");
+            assert_eq!(
+                (functions[0].raw.as_str(), functions[0].offset),
+                (format!("{name}@plt").as_str(), Some(4)),
+                "{flags}"
+            );
+        }
+        assert!(stubs.count() > 0, "{flags}");
+    }
+}
