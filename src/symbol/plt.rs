@@ -41,7 +41,7 @@ pub(super) fn stubs(file: &ElfFile) -> Result<Vec<Stub>, ElfError> {
             let Some(name) = slots.get(&next.wrapping_add_signed(displacement.into())) else { continue };
             // Only the stubs of .plt.got may be of 8 bytes, and then begin with the jump.
             let size = if at % 16 == 8 || code.get(at + 8..at + 10) == Some(&INDIRECT_JUMP) { 8 } else { 16 };
-            let start = section.address + at as u64 / size * size;
+            let start = section.address.wrapping_add(at as u64 / size * size);
             stubs.push(Stub { start, size, name: name.clone() });
         }
     }
