@@ -9,6 +9,7 @@ mod errors;
 mod ground_truth;
 mod harness;
 mod modules;
+mod options;
 mod programs;
 mod safety;
 mod session;

@@ -1,0 +1,120 @@
+//! What options and surroundings change.
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use memleax_targets::{PATIENCE, Process, Target, target_directory};
+
+use crate::harness::{Monitor, State, assert_truth, has_program, may_trace, program_symbols};
+
+/// `--mmap`: anonymous mappings are blocks, too; those that the allocator makes for itself are not.
+#[test]
+fn mappings() {
+    if !may_trace() {
+        return;
+    }
+    let program = Target::c("mappings").build();
+    let mut target = program.start();
+    let before = State::of(&target);
+    let mut monitor = Monitor::attach(&target, &["--mmap"]);
+    target.ask("go 3");
+    let truth = target.truth("go 1");
+    monitor.wait_for_leaks(truth.blocks());
+    let symbols = program_symbols(&program, &target);
+    assert_truth(&monitor.interrupt(), &truth, &symbols);
+    before.assert_restored(&target);
+    target.quit();
+}
+
+/// `-c`: monitoring ends when so many call stacks have leaked.
+#[test]
+fn call_stack_limit() {
+    if !may_trace() {
+        return;
+    }
+    let mut target = Target::c("leak_sites").start();
+    let before = State::of(&target);
+    let monitor = Monitor::attach(&target, &["--call-stacks", "5"]);
+    target.ask("go 2");
+    let report = monitor.finish();
+    assert!(report.says("== 5 CallStacks gets memory leak."), "{report:?}");
+    before.assert_restored(&target);
+    target.quit();
+}
+
+/// `-l`: the backtrace is cut there, and says so.
+#[test]
+fn depth_limit() {
+    if !may_trace() {
+        return;
+    }
+    let mut target = Target::c("leak_sites").start();
+    let mut monitor = Monitor::attach(&target, &["-l", "3"]);
+    let truth = target.truth("go 1");
+    monitor.wait_for_leaks(truth.blocks());
+    let report = monitor.interrupt();
+    let recursion = report.statistics.iter().find(|stack| stack.frames.iter().any(|frame| frame.is("recurse")));
+    let stack = recursion.unwrap_or_else(|| panic!("{report:?}"));
+    assert_eq!(stack.frames.iter().filter(|frame| frame.address.is_some()).count(), 3, "{report:?}");
+    assert!(stack.remarks.iter().any(|remark| remark.contains("depth limit")), "{report:?}");
+    target.quit();
+}
+
+/// Each line is in the file as soon as it is printed, whatever becomes of memleax.
+#[test]
+fn report_to_a_file() {
+    if !may_trace() {
+        return;
+    }
+    let directory = tempfile::tempdir_in(target_directory()).expect("a temporary directory");
+    let path = directory.path().join("report");
+    let mut target = Target::c("crash").start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_memleax"));
+    command.args(["--expire", "100ms", &target.id().to_string()]).stdout(File::create(&path).expect("a file"));
+    let mut memleax = command.stdin(Stdio::null()).spawn().expect("memleax starts");
+    let wait_for = |text: &str| {
+        let begin = Instant::now();
+        while !fs::read_to_string(&path).expect("a file").contains(text) {
+            assert!(begin.elapsed() < PATIENCE, "no {text:?} in {:?}", fs::read_to_string(&path));
+            std::thread::yield_now();
+        }
+    };
+    wait_for("== Begin monitoring");
+    target.ask("go 3");
+    wait_for("3 times again\n");
+    memleax.kill().expect("our own child");
+    memleax.wait().expect("our own child");
+    target.ask("go 1");
+    target.quit();
+}
+
+/// A container: other mounts, other process ids, and a path that means nothing outside.
+#[test]
+fn other_namespaces() {
+    if !may_trace() || !nix::unistd::geteuid().is_root() || !has_program("unshare") {
+        return;
+    }
+    let program = Target::c("crash").build();
+    let directory = tempfile::tempdir_in(target_directory()).expect("a temporary directory");
+    let inside = directory.path().join("program");
+    let script = r#"mount -t tmpfs none "$1" && cp "$0" "$1/program" && exec "$1/program""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]);
+    let mut container = Process::start(command.arg(&program.path).arg(directory.path()));
+    assert!(!inside.exists(), "the program's path exists only inside");
+    let children = format!("/proc/{0}/task/{0}/children", container.id());
+    let target: u32 = fs::read_to_string(children).expect("children").trim().parse().expect("one child");
+
+    let before = State::of_pid(target);
+    let mut monitor = Monitor::attach_to(target, &[]);
+    container.ask("go 2");
+    let truth = container.truth("go 1");
+    monitor.wait_for_leaks(truth.blocks());
+    let report = monitor.interrupt();
+    let frame = &report.statistics[0].frames[1];
+    assert!(frame.is("leak_before_end") && frame.line.is_some(), "{report:?}");
+    assert_eq!(report.statistics[0].may_leak.blocks, 3, "{report:?}");
+    before.assert_restored_pid(target);
+    container.quit();
+}
