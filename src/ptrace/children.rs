@@ -2,7 +2,7 @@
 
 use memleax_platform::{Error, Pid, Resume, Stop, Tid, Tracer};
 
-use super::engine::{Engine, Now};
+use super::engine::{Engine, Now, unless_gone};
 use crate::event::Event;
 use crate::source::Notice;
 use crate::unwind::Role;
@@ -16,10 +16,7 @@ impl<T: Tracer> Engine<T> {
         {
             self.warn(format!("cannot clean the child process {} of the target: {error}", stop.pid));
         }
-        match self.tracer.detach(stop, Resume::Deliver) {
-            Err(Error::Gone(_)) => Ok(()),
-            result => result,
-        }
+        unless_gone(self.tracer.detach(stop, Resume::Deliver))
     }
 
     fn clean_copy(&mut self, stop: &Stop) -> Result<(), Error> {
@@ -48,28 +45,21 @@ impl<T: Tracer> Engine<T> {
             self.sharing.insert(stop.pid);
             self.tracer.resume(stop, Resume::Deliver)
         };
-        match result {
-            Err(Error::Gone(_)) => Ok(()),
-            result => result,
-        }
+        unless_gone(result)
     }
 
     /// A program was replaced by another.
     pub(super) fn exec(&mut self, stop: Stop, now: &mut Now<'_>) -> Result<(), Error> {
-        let replaced = if stop.pid == self.settings.pid {
-            self.start_over(&stop, now)
-        } else {
+        if stop.pid != self.settings.pid {
             // A vforked child has memory of its own now.
             self.sharing_ended(stop.pid, now);
-            return match self.tracer.detach(stop, Resume::Deliver) {
-                Err(Error::Gone(_)) => Ok(()),
-                result => result,
-            };
-        };
-        match replaced.and_then(|()| self.tracer.resume(stop, Resume::Deliver)) {
-            Err(Error::Gone(_)) => Ok(()),
-            result => result,
+            return unless_gone(self.tracer.detach(stop, Resume::Deliver));
         }
+        match self.start_over(&stop, now) {
+            Ok(()) | Err(Error::Gone(_)) => {}
+            Err(error) => self.warn(format!("cannot observe the new program of process {}: {error}", stop.pid)),
+        }
+        unless_gone(self.tracer.resume(stop, Resume::Deliver))
     }
 
     /// Breakpoints, slots, guard and modules are gone with the old program; hooks what there is of the new one. Of its

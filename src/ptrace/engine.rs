@@ -163,11 +163,9 @@ impl<T: Tracer> Engine<T> {
             Err(Error::Gone(_)) => return Ok(()),
             stops => stops?,
         };
-        self.guard_again(&stops)?;
-        for stop in stops {
-            self.stopped(stop, now)?;
-        }
-        Ok(())
+        let guarded = self.guard_again(&stops);
+        self.deferred.extend(stops);
+        guarded.and_then(|()| self.resume_halted(now))
     }
 
     /// Warns of something that may happen again and again.
@@ -221,9 +219,14 @@ impl<T: Tracer> Engine<T> {
             StopKind::SharingChild { .. } => return self.shared(stop),
             StopKind::Exec => return self.exec(stop, now),
         };
-        match how.and_then(|how| self.tracer.resume(stop, how)) {
+        match how {
+            Ok(how) => unless_gone(self.tracer.resume(stop, how)),
             Err(Error::Gone(_)) => Ok(()),
-            result => result,
+            Err(error) => {
+                // Still to be dealt with by `detach`.
+                self.deferred.push_back(stop);
+                Err(error)
+            }
         }
     }
 
@@ -345,6 +348,14 @@ impl<T: Tracer> Engine<T> {
         registers.rip = home.address;
         registers.rsp = registers.rsp.wrapping_add(home.pop);
         Ok(Some((registers, home.repeats)))
+    }
+}
+
+/// A thread that ended in the meantime is no trouble: its end is reported.
+pub(super) fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::Gone(_)) => Ok(()),
+        other => other,
     }
 }
 

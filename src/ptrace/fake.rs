@@ -77,6 +77,7 @@ pub(super) struct Machine {
     pub(super) facts: ProcessFacts,
     pub(super) guard_lost: bool,
     pub(super) trap_pending: bool,
+    pub(super) refuse_registers: bool,
     pub(super) refuse_code: bool,
     pub(super) attached: bool,
     arenas: u64,
@@ -107,6 +108,7 @@ impl Machine {
             facts: ProcessFacts::default(),
             guard_lost: false,
             trap_pending: false,
+            refuse_registers: false,
             refuse_code: false,
             attached: false,
             arenas: 0,
@@ -429,6 +431,10 @@ impl Tracer for Machine {
     }
 
     fn registers(&mut self, stop: &Stop) -> Result<Registers, Error> {
+        if self.refuse_registers {
+            let cause = io::ErrorKind::Other.into();
+            return Err(Error::Os { what: "read the registers of", pid: stop.pid, cause });
+        }
         Ok(self.stopped_thread(stop)?.registers)
     }
 

@@ -34,6 +34,20 @@ fn detaching_puts_a_thread_at_a_breakpoint_back() {
 }
 
 #[test]
+fn a_thread_that_could_not_be_followed_is_let_go_by_detach() {
+    let mut rig = rig();
+    rig.at(MAIN, "call_malloc", &[64]);
+    rig.trap(MAIN);
+    rig.machine().refuse_registers = true;
+    let report = rig.machine().wait().expect("the fake can wait");
+    let mut now = Now { at: Timestamp(1), sink: &mut rig.recorder };
+    assert!(rig.engine.handle(report, &mut now).is_err());
+    rig.machine().refuse_registers = false;
+    rig.detach(&[TARGET]);
+    assert_eq!(rig.machine().run(MAIN), Ran::Rested);
+}
+
+#[test]
 fn detaching_takes_threads_out_of_slots() {
     let mut rig = rig();
     rig.at(MAIN, "call_malloc", &[64]);
