@@ -90,6 +90,8 @@ pub(super) enum Ran {
     Trapped,
     /// It came to `hlt`, the end of each piece of the program.
     Rested,
+    /// It may go on.
+    Running,
 }
 
 impl Machine {
@@ -211,6 +213,13 @@ impl Machine {
         &mut self.threads.get_mut(&tid).expect("a thread").registers
     }
 
+    /// True if the thread is at the end of a piece of the program.
+    pub(super) fn rests(&mut self, tid: Tid) -> bool {
+        let Thread { pid, registers, .. } = self.threads[&tid];
+        const HLT: u8 = 0xf4;
+        self.peek(pid, registers.rip, 1).is_some_and(|byte| byte[0] == HLT)
+    }
+
     /// True if the thread is stopped.
     pub(super) fn is_stopped(&self, tid: Tid) -> bool {
         self.threads[&tid].stopped
@@ -231,7 +240,14 @@ impl Machine {
 
     /// Lets a running thread execute until it rests or hits a breakpoint, which is then reported.
     pub(super) fn run(&mut self, tid: Tid) -> Ran {
-        for _ in 0..1000 {
+        let ran = self.run_for(tid, 1000);
+        assert_ne!(ran, Ran::Running, "thread {tid} runs in circles");
+        ran
+    }
+
+    /// The same, for so many instructions at the most.
+    pub(super) fn run_for(&mut self, tid: Tid, instructions: usize) -> Ran {
+        for _ in 0..instructions {
             let pid = self.threads[&tid].pid;
             let mut registers = self.threads[&tid].registers;
             assert!(!self.threads[&tid].stopped, "thread {tid} is stopped");
@@ -254,7 +270,7 @@ impl Machine {
             }
             *self.thread(tid) = registers;
         }
-        panic!("thread {tid} runs in circles");
+        Ran::Running
     }
 
     /// Stops a thread for another reason than a breakpoint, and reports it.

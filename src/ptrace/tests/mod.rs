@@ -5,6 +5,7 @@ mod code;
 mod lifecycle;
 mod processes;
 mod signals;
+mod turmoil;
 
 use memleax_platform::{Pid, Report, Tid, Tracer};
 
