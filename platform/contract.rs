@@ -227,7 +227,10 @@ pub trait Tracer {
     /// [`StopKind::Trap`] and resuming it; the guard then sees a trap at the new program counter. It knows a breakpoint's
     /// address, and addresses within what [`map_code`](Self::map_code) mapped, to mean that the trap was dealt with. So
     /// a thread whose displaced instruction has been emulated must not be left right behind a breakpoint one byte
-    /// long; it is to be resumed behind that instruction's copy in the slot.
+    /// long; it is to be resumed behind that instruction's copy in the slot. And `stop`, as that given to
+    /// [`map_code`](Self::map_code), [`unmap_code`](Self::unmap_code) and [`guard`](Self::guard), must not be the
+    /// [`StopKind::Trap`] of a breakpoint that was taken out before its program counter was set: of such a trap the
+    /// system calls made in the thread's name leave nothing that a guard could see.
     ///
     /// # Errors
     /// [`Error::Remote`].

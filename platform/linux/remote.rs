@@ -33,6 +33,8 @@ pub(super) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// The machine code of `int3`.
 const INT3: [u8; 1] = [0xcc];
+/// That of the two-byte `int 3`, which only programs themselves contain.
+const LONG_INT3: [u8; 2] = [0xcd, 0x03];
 
 /// Offset of `rseq_cs` in `struct rseq` (`include/uapi/linux/rseq.h`).
 const RSEQ_CS: u64 = 8;
@@ -123,12 +125,12 @@ impl Remote {
             info = ptrace::signal_info(tid)?;
         }
         let is_collected = ptrace::is_collected(tid)?;
-        let meets_breakpoint_again = !is_collected && is_breakpoint_trap(tid, &info)?;
         let registers = ptrace::registers(tid)?;
+        let way_back = WayBack::of(tid, &info, registers.rip, is_collected)?;
         let mask = ptrace::signal_mask(tid)?;
         let critical_section = CriticalSection::of(tid)?;
         let mut going_on = stub::registers_in_user_mode(&registers);
-        if meets_breakpoint_again {
+        if way_back == WayBack::Breakpoint {
             going_on.rip -= INT3.len() as u64;
         }
 
@@ -148,12 +150,14 @@ impl Remote {
         if let Some(section) = critical_section {
             section.put_back(tid)?;
         }
-        if meets_breakpoint_again {
-            run.reach_breakpoint(mask)?;
-        } else if stop_event(&info) == 0 {
-            run.reach_signal_stop(&info, mask)?;
-        } else {
-            run.reach_event_stop()?;
+        match way_back {
+            WayBack::Breakpoint => run.reach_breakpoint(mask)?,
+            WayBack::Signal => run.reach_signal_stop(&info, mask)?,
+            WayBack::Event => run.reach_event_stop()?,
+            WayBack::Past => {
+                run.reach_event_stop()?;
+                ptrace::set_signal_info(tid, &info)?;
+            }
         }
         ptrace::set_registers(tid, &registers)?;
         if is_collected {
@@ -202,7 +206,8 @@ impl Run {
     /// To a `PTRACE_EVENT_STOP`, without an instruction executed.
     fn reach_event_stop(&mut self) -> Result<(), Error> {
         ptrace::interrupt(self.tid)?;
-        self.until(ptrace::cont, |status| ptrace::event(status) == libc::PTRACE_EVENT_STOP)
+        self.until(ptrace::cont, |status| ptrace::event(status) == libc::PTRACE_EVENT_STOP)?;
+        ptrace::collect_stop(self.tid).map(drop)
     }
 
     /// Back to the stop for the breakpoint instruction at the program counter, which is executed.
@@ -210,7 +215,7 @@ impl Run {
         let mut was_sent = false;
         loop {
             self.reach_signal(libc::SIGTRAP, mask)?;
-            if is_breakpoint_trap(self.tid, &ptrace::signal_info(self.tid)?)? {
+            if is_breakpoint_trap(&ptrace::signal_info(self.tid)?) {
                 break;
             }
             was_sent = true;
@@ -260,14 +265,46 @@ impl Run {
     }
 }
 
-/// True if a breakpoint instruction that is still there caused the stop, and the thread is right behind it.
-fn is_breakpoint_trap(tid: Tid, info: &siginfo_t) -> Result<bool, Error> {
-    if (info.si_signo, info.si_code) != (libc::SIGTRAP, ptrace::SI_KERNEL) {
-        return Ok(false);
+/// How a thread gets back into the stop that it was in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WayBack {
+    /// A breakpoint that is still there stopped it, right behind: it meets that again.
+    Breakpoint,
+    /// A breakpoint stopped it that is no more there, or that is dealt with: there is no signal to deliver. Were one sent
+    /// to stop the thread again, and the tracer killed before it could be told from the program's own, it might end the
+    /// process.
+    Past,
+    /// Another signal stopped it, which may have to be delivered.
+    Signal,
+    /// An event stopped it.
+    Event,
+}
+
+impl WayBack {
+    fn of(tid: Tid, info: &siginfo_t, program_counter: u64, is_collected: bool) -> Result<Self, Error> {
+        if stop_event(info) != 0 {
+            return Ok(WayBack::Event);
+        }
+        if !is_breakpoint_trap(info) {
+            return Ok(WayBack::Signal);
+        }
+        if !is_collected && are_before(tid, program_counter, INT3)? {
+            return Ok(WayBack::Breakpoint);
+        }
+        Ok(if are_before(tid, program_counter, LONG_INT3)? { WayBack::Signal } else { WayBack::Past })
     }
-    let mut before = [0; INT3.len()];
-    let address = ptrace::registers(tid)?.rip.wrapping_sub(before.len() as u64);
-    Ok(memory::read_memory(tid, address, &mut before)? == before.len() && before == INT3)
+}
+
+/// True if these bytes end where the program counter is.
+fn are_before<const N: usize>(tid: Tid, program_counter: u64, bytes: [u8; N]) -> Result<bool, Error> {
+    let mut before = [0; N];
+    let count = memory::read_memory(tid, program_counter.wrapping_sub(N as u64), &mut before)?;
+    Ok(count == N && before == bytes)
+}
+
+/// True for a SIGTRAP that a breakpoint instruction caused.
+fn is_breakpoint_trap(info: &siginfo_t) -> bool {
+    (info.si_signo, info.si_code) == (libc::SIGTRAP, ptrace::SI_KERNEL)
 }
 
 /// True for a signal that this process sent by tgkill. A sender in another PID namespace is 0.

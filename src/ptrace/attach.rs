@@ -1,10 +1,11 @@
 //! From a running process to one whose allocator is observed; or back, if that fails.
 
-use memleax_platform::{Error, Pid, Stop, Tid, Tracer};
+use memleax_platform::{Error, Pid, Resume, Stop, StopKind, Tid, Tracer};
 
 use super::engine::{Engine, Settings};
 use super::hooks::HookError;
 use super::images::paths;
+use super::isa::native;
 use crate::unwind::{DebugFiles, ModuleMap, Role};
 
 /// Why a process cannot be observed. It has been left as it was.
@@ -33,8 +34,9 @@ impl<T: Tracer> Engine<T> {
     pub(super) fn attach(tracer: T, settings: Settings, debug_files: DebugFiles) -> Result<Self, AttachError> {
         let mut engine = Engine::new(tracer, settings, debug_files);
         engine.tracer.attach(settings.pid)?;
-        let stops = engine.tracer.halt(settings.pid)?;
-        match engine.prepare(&stops) {
+        let mut stops = engine.tracer.halt(settings.pid)?;
+        let prepared = engine.take_over_leftovers(&mut stops).map_err(AttachError::from);
+        match prepared.and_then(|()| engine.prepare(&stops)) {
             Ok(()) => {
                 engine.deferred.extend(stops);
                 Ok(engine)
@@ -48,6 +50,44 @@ impl<T: Tracer> Engine<T> {
         }
     }
 
+    /// Takes out the breakpoints of a killed tracer. The threads that have just met one are halted before it instead:
+    /// were this tracer killed, too, while system calls are made in their names, they would go on behind it.
+    fn take_over_leftovers(&mut self, stops: &mut Vec<Stop>) -> Result<(), Error> {
+        let Some(stop) = stops.first() else { return Ok(()) };
+        let leftovers = self.tracer.leftovers(stop)?;
+        if leftovers.is_empty() {
+            return Ok(());
+        }
+        for leftover in leftovers {
+            self.breakpoints.take_over(&mut self.tracer, stop, leftover)?;
+        }
+        for index in (0..stops.len()).rev() {
+            let resumed = match self.set_back(&stops[index]) {
+                Ok(true) => self.tracer.resume(stops.swap_remove(index), Resume::Swallow),
+                other => other.map(drop),
+            };
+            match resumed {
+                Ok(()) | Err(Error::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        stops.extend(self.tracer.halt(self.settings.pid)?);
+        Ok(())
+    }
+
+    /// Sets a thread back that has met a breakpoint which was then taken out; false if it has not.
+    fn set_back(&mut self, stop: &Stop) -> Result<bool, Error> {
+        if stop.kind != StopKind::Trap {
+            return Ok(false);
+        }
+        let address = self.tracer.registers(stop)?.rip.wrapping_sub(native::BREAKPOINT_SIZE);
+        let met = self.breakpoints.was_lifted(address) && self.tracer.is_breakpoint_trap(stop)?;
+        if met {
+            self.tracer.set_program_counter(stop, address)?;
+        }
+        Ok(met)
+    }
+
     pub(super) fn prepare(&mut self, stops: &[Stop]) -> Result<(), AttachError> {
         let pid = self.settings.pid;
         let Some(stop) = stops.first() else {
@@ -55,9 +95,6 @@ impl<T: Tracer> Engine<T> {
                 "all its threads wait in the kernel (frozen, in vfork, or for a dead file server); try again later";
             return Err(Error::Os { what: "halt", pid, cause: std::io::Error::other(cause) }.into());
         };
-        for leftover in self.tracer.leftovers(stop)? {
-            self.breakpoints.take_over(&mut self.tracer, stop, leftover)?;
-        }
         let facts = self.tracer.facts(pid)?;
         self.exec_gains_nothing = facts.exec_gains_nothing;
         match facts.remote_calls_refused {

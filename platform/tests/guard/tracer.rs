@@ -89,7 +89,11 @@ impl State {
             "undo" => self.undo()?,
             "always-call" => self.always_calls = true,
             "run" => self.run()?,
-            "install" => self.tracer.install_guard(&self.stops[0])?,
+            "install" => {
+                // No thread that has met a breakpoint which is no more there.
+                let stop = self.stops.iter().find(|stop| stop.kind == StopKind::Halted).expect("a quiet thread");
+                self.tracer.install_guard(stop)?;
+            }
             "remove" => self.tracer.remove_guard(&self.stops[0])?,
             "plant" => self.plant(number())?,
             "restore" => self.restore()?,
