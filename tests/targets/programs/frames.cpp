@@ -17,6 +17,8 @@ __attribute__((noinline)) void leaf(size_t n) { sink = malloc(n); asm volatile("
 __attribute__((noinline)) void with_alloca(size_t n) { char *p = (char *)alloca(n); memset(p, 1, n); sink = p; leaf(n); asm volatile(""); }
 __attribute__((noinline, target("avx2"))) void realigned(size_t n) { alignas(64) char b[128]; memset(b, 2, sizeof b); sink = b; leaf(n); sink = b; }
 __attribute__((noinline)) void realigned_alloca(size_t n) { alignas(64) char b[128]; char *p = (char *)alloca(n); sink = p; sink = b; leaf(n); sink = b; }
+// Arguments on the stack, an aligned buffer and alloca: gcc keeps the CFA in r10 and saves that in the frame.
+__attribute__((noinline)) void realigned_arguments(size_t n, long b, long c, long d, long e, long f, long g) { alignas(64) char buffer[128]; for (long i = 0; i < b; i++) sink = alloca(n + c + d + e + f); sink = buffer; leaf(n + g); sink = buffer; }
 __attribute__((noinline)) void many(long a, long b, long c, long d, long e, long f, long g, long h) { leaf(a + b + c + d + e + f + g + h); asm volatile(""); }
 __attribute__((noinline)) void thrower(int n) { if (n == 0) throw std::runtime_error("x"); std::string s(100, 'x'); thrower(n - 1); sink = s.data(); }
 __attribute__((noinline)) void handler(int) { leaf(77); asm volatile(""); }
@@ -29,6 +31,7 @@ int main(int argc, char **) {
     with_alloca(n);
     realigned(n);
     realigned_alloca(n);
+    realigned_arguments(n, 2, 3, 4, 5, 6, 7);
     many(1, 2, 3, 4, 5, 6, 7, 8);
     try { thrower(3); } catch (std::exception &e) { leaf(1); }
     try { never(3); } catch (int) { leaf(2); }
