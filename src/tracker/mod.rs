@@ -341,7 +341,8 @@ impl Tracker {
         if callstack.0 > numbered {
             self.numbered = callstack.0;
             self.findings.push(Finding::Expired { callstack, stack, bytes });
-        } else if freed < MUTING_FREE {
+        }
+        if freed < MUTING_FREE && (callstack.0 <= numbered || count > 1) {
             self.findings.push(Finding::ExpiredAgain { callstack, bytes, count });
         }
         let call_stacks = u64::from(self.numbered);

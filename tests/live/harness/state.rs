@@ -35,7 +35,9 @@ impl State {
     /// The same by pid.
     pub(crate) fn of_pid(pid: u32) -> Self {
         let mut executable = BTreeMap::new();
-        for mapping in mappings(pid).iter().filter(|mapping| mapping.executable) {
+        // The kernel keeps its page for displaced instructions until the program ends, once a uprobe was hit.
+        let counts = |mapping: &&Mapping| mapping.executable && mapping.path != "[uprobes]";
+        for mapping in mappings(pid).iter().filter(counts) {
             *executable.entry(mapping.path.clone()).or_default() += mapping.end - mapping.start;
         }
         let signals = status_lines(&format!("/proc/{pid}/status"), &["SigCgt:", "SigIgn:"]);
