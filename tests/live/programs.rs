@@ -13,7 +13,7 @@ use memleax_targets::{PATIENCE, Process, Target};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Monitor, State, has_program, may_trace};
+use crate::harness::{Monitor, State, has_program, may_trace, wait_until_idle};
 
 const CYCLES: usize = 20;
 /// Checked answers per half cycle: while attached, and after detaching.
@@ -21,6 +21,7 @@ const ANSWERS: usize = 20;
 
 /// Attaches to and detaches from `pid` again and again while `request` is made over and over; it checks its answer.
 fn cycles_under_load(pid: u32, mut request: impl FnMut() + Send) {
+    wait_until_idle(pid);
     let before = State::of_pid(pid);
     let stop = AtomicBool::new(false);
     let (answered, answers) = channel();
@@ -42,6 +43,7 @@ fn cycles_under_load(pid: u32, mut request: impl FnMut() + Send) {
         drop(answers);
         client.join().expect("every answer is right");
     });
+    wait_until_idle(pid);
     before.assert_restored_pid(pid);
 }
 

@@ -8,7 +8,7 @@ mod state;
 pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
 pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
-pub(crate) use state::{State, text_differences, tracer_of};
+pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
 
 use memleax_targets::{Process, Program, Truth};
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
-use memleax_targets::Process;
+use memleax_targets::{PATIENCE, Process};
 
 /// What memleax must leave as it was.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,6 +73,24 @@ impl State {
             self.executable.insert(String::new(), *guard);
         }
         self.assert_restored(target);
+    }
+}
+
+/// Waits until every thread of a process sleeps: one that has just been created blocks all signals until it runs.
+pub(crate) fn wait_until_idle(pid: u32) {
+    let is_running = |entry: fs::DirEntry| {
+        let states = status_lines(&format!("{}/status", entry.path().display()), &["State:"]);
+        states.iter().any(|state| state.contains('R'))
+    };
+    let tasks = format!("/proc/{pid}/task");
+    let since = Instant::now();
+    while fs::read_dir(&tasks)
+        .unwrap_or_else(|e| panic!("cannot list the threads of {pid}: {e}"))
+        .flatten()
+        .any(is_running)
+    {
+        assert!(since.elapsed() < PATIENCE, "{pid} is never idle");
+        std::thread::yield_now();
     }
 }
 
