@@ -83,6 +83,14 @@ impl LinuxTracer {
                 }
                 StopKind::Halted
             }
+            libc::PTRACE_EVENT_VFORK if halting == Some(pid) => {
+                // No system call can be made in its name here. It stops again once its child has let it go.
+                thread.activity = Activity::Deaf;
+                self.note_child(tid, pid)?;
+                unless_gone(ptrace::interrupt(tid))?;
+                unless_gone(ptrace::cont(tid, None))?;
+                return Ok(None);
+            }
             libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
                 self.note_child(tid, pid)?;
                 StopKind::Halted

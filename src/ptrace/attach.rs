@@ -1,6 +1,6 @@
 //! From a running process to one whose allocator is observed; or back, if that fails.
 
-use memleax_platform::{Error, Pid, Resume, Stop, StopKind, Tid, Tracer};
+use memleax_platform::{Error, Pid, Report, Resume, Stop, StopKind, Tid, Tracer};
 
 use super::engine::{Engine, Settings};
 use super::hooks::HookError;
@@ -29,12 +29,15 @@ pub enum AttachError {
     },
 }
 
+/// How many ticks to wait at the start for a thread that can be halted.
+const PATIENCE: u32 = 20;
+
 impl<T: Tracer> Engine<T> {
     /// Attaches to a process.
     pub(super) fn attach(tracer: T, settings: Settings, debug_files: DebugFiles) -> Result<Self, AttachError> {
         let mut engine = Engine::new(tracer, settings, debug_files);
         engine.tracer.attach(settings.pid)?;
-        let mut stops = engine.tracer.halt(settings.pid)?;
+        let mut stops = engine.halt_first()?;
         let prepared = engine.take_over_leftovers(&mut stops).map_err(AttachError::from);
         match prepared.and_then(|()| engine.prepare(&stops)) {
             Ok(()) => {
@@ -48,6 +51,52 @@ impl<T: Tracer> Engine<T> {
                 Err(error)
             }
         }
+    }
+
+    /// Halts the process for the first time. If all its threads wait in vfork, which is over soon, it goes on until one has
+    /// come back; otherwise nothing could be put into it.
+    pub(super) fn halt_first(&mut self) -> Result<Vec<Stop>, Error> {
+        let pid = self.settings.pid;
+        let mut patience = PATIENCE;
+        loop {
+            let stops = self.tracer.halt(pid)?;
+            if !stops.is_empty() || patience == 0 {
+                return Ok(stops);
+            }
+            let handled = match self.tracer.wait()? {
+                Report::Tick => {
+                    patience -= 1;
+                    Ok(())
+                }
+                Report::ProcessEnded { pid: ended, .. } if ended == pid => Err(Error::Gone(Tid(pid.0))),
+                Report::ProcessEnded { pid: ended, .. } => {
+                    self.sharing.remove(&ended);
+                    Ok(())
+                }
+                Report::ThreadEnded { .. } => Ok(()),
+                Report::Stopped(stop) => match self.pass_unhooked(stop) {
+                    Err(Error::Gone(_)) => Ok(()),
+                    result => result,
+                },
+            };
+            handled?;
+        }
+    }
+
+    /// Lets a thread go on while nothing is hooked yet.
+    fn pass_unhooked(&mut self, stop: Stop) -> Result<(), Error> {
+        match stop.kind {
+            StopKind::Forked { .. } => return self.tracer.detach(stop, Resume::Deliver),
+            StopKind::Exec if stop.pid != self.settings.pid => {
+                self.sharing.remove(&stop.pid);
+                return self.tracer.detach(stop, Resume::Deliver);
+            }
+            StopKind::SharingChild { .. } => {
+                self.sharing.insert(stop.pid);
+            }
+            _ => {}
+        }
+        self.tracer.resume(stop, Resume::Deliver)
     }
 
     /// Takes out the breakpoints of a killed tracer. The threads that have just met one are halted before it instead:

@@ -192,6 +192,41 @@ fn a_process_that_waits_in_vfork_is_halted_and_detached() {
     assert_eq!(target.status(), "exited 0");
 }
 
+/// A thread that stopped at its vfork can do nothing before its child has gone on.
+#[test]
+fn a_halt_returns_no_thread_that_is_about_to_wait_in_vfork() {
+    let mut target = Target::start(&["spawns"]);
+    target.address("bump");
+    let mut tracer = attached(&target);
+    let mut waiting = 0;
+    while waiting < 10 {
+        let stops = tracer.halt(target.pid).expect("halted");
+        waiting += usize::from(stops.len() < 3);
+        for stop in stops {
+            let near = tracer.registers(&stop).expect("readable").rip;
+            let code = tracer.map_code(&stop, near, 4096);
+            let code = code.unwrap_or_else(|error| panic!("{error}"));
+            tracer.unmap_code(&stop, code, 4096).expect("unmapped");
+            resume(&mut tracer, stop, Resume::Deliver);
+        }
+        if let Report::Stopped(stop) = tracer.wait().expect("a report") {
+            match stop.kind {
+                StopKind::Exec => tracer.detach(stop, Resume::Deliver).expect("detached"),
+                _ => resume(&mut tracer, stop, Resume::Deliver),
+            }
+        }
+    }
+    target.go();
+    assert_eq!(
+        target.line_under(&mut tracer, |tracer, report| match report {
+            Report::Stopped(stop) if stop.kind == StopKind::Exec =>
+                tracer.detach(stop, Resume::Deliver).expect("detached"),
+            report => deliver(tracer, report),
+        }),
+        "failures 0"
+    );
+}
+
 #[test]
 fn exec_is_reported_for_the_process_whichever_thread_calls_it() {
     for mode in ["exec", "exec-thread"] {

@@ -157,6 +157,18 @@ fn a_thread_that_had_just_hit_a_leftover_breakpoint_repeats_the_instruction() {
 }
 
 #[test]
+fn children_go_on_while_a_target_in_vfork_is_waited_for() {
+    let mut machine = Machine::new();
+    let child = Pid(200);
+    machine.vfork(MAIN, child);
+    let mut engine = Engine::new(machine, settings(), Box::new(|_| None));
+    // The child never calls exec: in the end it is given up.
+    assert_eq!(engine.halt_first().expect("a live target"), []);
+    assert_eq!(engine.tracer.actions, [Action::Resumed(Tid(child.0), Resume::Deliver)]);
+    assert!(engine.sharing.contains(&child));
+}
+
+#[test]
 fn threads_that_block_the_trap_are_made_to_take_it() {
     let mut machine = Machine::new();
     machine.add_thread(TARGET, Tid(101));
