@@ -132,15 +132,6 @@ pub(super) struct StackRecord {
     pub(super) copy: Option<StackCopy>,
 }
 
-/// What the general unwinder needs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct StackCopy {
-    /// As at the function's first instruction, but for rip.
-    pub(super) registers: Registers,
-    /// The stack from rsp on.
-    pub(super) bytes: Vec<u8>,
-}
-
 impl StackRecord {
     const HEAD: usize = 4 + FRAMES / 64;
     const WORDS: usize = StackRecord::HEAD + FRAMES;
@@ -172,26 +163,43 @@ impl StackRecord {
     }
 }
 
+/// What the general unwinder needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct StackCopy {
+    /// As at the function's first instruction, but for rip.
+    pub(super) registers: Registers,
+    /// Parts of the stack, by their first address.
+    parts: [(u64, Vec<u8>); 2],
+}
+
 impl StackCopy {
     /// `struct pt_regs`
     const REGISTERS: usize = 21;
+    /// `COPY`
+    const PART: usize = 8192;
 
+    /// `None` if the record ends before it.
     fn parse(bytes: &[u8]) -> Option<StackCopy> {
-        let (words, _) = bytes.as_chunks::<8>();
-        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-        let (rsp, length) = (words.next()?, words.next()?);
-        let mut next = || words.next();
-        let (r15, r14, r13, r12, rbp, rbx) = (next()?, next()?, next()?, next()?, next()?, next()?);
-        let registers = Registers { r15, r14, r13, r12, rbp, rbx, rsp, ..Registers::default() };
-        let start = (2 + StackCopy::REGISTERS) * 8;
-        let end = start + usize::try_from(length).ok()?;
-        Some(StackCopy { registers, bytes: bytes.get(start..end)?.to_vec() })
+        let (registers, parts) = bytes.split_at_checked(StackCopy::REGISTERS * 8)?;
+        let (words, _) = registers.as_chunks::<8>();
+        let [r15, r14, r13, r12, rbp, rbx, ..] = *words else { return None };
+        let [r15, r14, r13, r12, rbp, rbx] = [r15, r14, r13, r12, rbp, rbx].map(u64::from_le_bytes);
+        let part = |from: usize| {
+            let bytes = parts.get(from..)?;
+            let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+            let length = usize::try_from(word(8)?).ok()?;
+            Some((word(0)?, bytes.get(16..)?.get(..length)?.to_vec()))
+        };
+        let parts = [part(0)?, part(16 + StackCopy::PART)?];
+        let registers = Registers { r15, r14, r13, r12, rbp, rbx, rsp: parts[0].0, ..Registers::default() };
+        Some(StackCopy { registers, parts })
     }
 
     /// The word at a run-time address.
     pub(super) fn word(&self, address: u64) -> Option<u64> {
-        let offset = usize::try_from(address.checked_sub(self.registers.rsp)?).ok()?;
-        let bytes = self.bytes.get(offset..offset.checked_add(8)?)?;
-        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+        self.parts.iter().find_map(|(start, bytes)| {
+            let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
+            Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+        })
     }
 }

@@ -116,6 +116,9 @@ struct {
 	__uint(max_entries, 1 << 23);
 } records SEC(".maps");
 
+/* Where below its CFA a function saves what its caller wants back. */
+#define SAVED_REGISTERS 128
+
 #define COUNT(counter) __sync_fetch_and_add(&(counter), 1)
 #define ADD(counter, amount) __sync_fetch_and_add(&(counter), amount)
 
@@ -352,11 +355,26 @@ static __noinline bool send_stack(struct scratch *s, u64 number, u64 function)
 	return 1;
 }
 
+/* Up to the end of the stack: page by page. */
+static __always_inline void copy_stack(struct stack_copy *copy, u64 start)
+{
+	u64 length = 0;
+
+	for (int i = 0; i < COPY / PAGE; i++) {
+		u64 step = PAGE - ((start + length) & (PAGE - 1));
+
+		if (length > COPY - PAGE || bpf_probe_read_user(copy->bytes + length, step, (void *)(start + length)))
+			break;
+		length += step;
+	}
+	copy->start = start;
+	copy->length = length;
+}
+
 /* The same, with what the general unwinder needs. */
 static __noinline bool send_slow_stack(struct pt_regs *ctx, struct scratch *s, u64 number, u64 function, u64 sp)
 {
 	struct slow_record *record;
-	u64 length = 0;
 
 	if (!s)
 		return 0;
@@ -364,17 +382,9 @@ static __noinline bool send_slow_stack(struct pt_regs *ctx, struct scratch *s, u
 	if (!record)
 		return 0;
 	describe(&record->head, s, number, function);
-	record->sp = sp;
 	bpf_probe_read_kernel(&record->registers, sizeof(record->registers), ctx);
-	/* Up to the end of the stack: page by page. */
-	for (int i = 0; i < SLOW_STACK / PAGE; i++) {
-		u64 step = PAGE - ((sp + length) & (PAGE - 1));
-
-		if (length > SLOW_STACK - PAGE || bpf_probe_read_user(record->stack + length, step, (void *)(sp + length)))
-			break;
-		length += step;
-	}
-	record->length = length;
+	copy_stack(&record->innermost, sp);
+	copy_stack(&record->rest, s->sp - SAVED_REGISTERS > sp ? s->sp - SAVED_REGISTERS : sp);
 	bpf_ringbuf_submit(record, 0);
 	return 1;
 }

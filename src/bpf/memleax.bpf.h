@@ -157,15 +157,22 @@ struct stack_record {
 	u64 pcs[FRAMES];
 };
 
-#define SLOW_STACK 16384
+#define COPY 8192
 
-/* A stack that the table does not suffice for: the general unwinder walks it, once. */
+struct stack_copy {
+	u64 start, length;
+	u8 bytes[COPY];
+};
+
+/*
+ * A stack that the table does not suffice for: the general unwinder walks it, once. Between the innermost frame and the one where the
+ * kernel's walk ended there may be frames too large to copy.
+ */
 struct slow_record {
 	struct stack_record head;
-	u64 sp; /* where the return address is */
-	u64 length; /* of the copy from there on */
 	struct pt_regs registers;
-	u8 stack[SLOW_STACK];
+	struct stack_copy innermost; /* from the return address on */
+	struct stack_copy rest; /* from a little below where the kernel's walk ended */
 };
 
 #endif

@@ -318,10 +318,10 @@ impl<T: Tracer> BpfSource<T> {
     fn take_records(&mut self) {
         let records = std::mem::take(&mut *self.records.borrow_mut());
         for record in records.into_iter().filter(|record| record.site != 0) {
-            let backtrace = match &record.copy {
-                Some(copy) => self.walk_copy(&record, copy),
-                None => self.backtrace(&record),
-            };
+            let by_table = self.backtrace(&record);
+            let by_copy = record.copy.as_ref().map(|copy| self.walk_copy(&record, copy));
+            // A frame between the copied parts stops the general unwinder before the end of the kernel's walk.
+            let backtrace = by_copy.filter(|copy| copy.frames.len() >= by_table.frames.len()).unwrap_or(by_table);
             let id = self.stacks.intern(&backtrace);
             self.sites.insert(record.site, id);
         }
@@ -455,8 +455,6 @@ fn refresh<T: Tracer>(
 impl<T: Tracer> Source for BpfSource<T> {
     fn observe(&mut self, sink: &mut dyn Sink) -> Result<Progress, Box<dyn Error + Send + Sync>> {
         let ended = self.watch.wait(self.ring.epoll_fd(), TICK)?;
-        self.ring.consume()?;
-        self.take_records();
         if std::mem::take(&mut self.cache_is_stale) {
             super::table::forget_cached(self.kernel.table().rule_cache);
         }
@@ -468,6 +466,9 @@ impl<T: Tracer> Source for BpfSource<T> {
         if !ended && std::mem::replace(&mut self.seen.loader_changes, changes) != changes {
             self.modules_changed()?;
         }
+        // Only now: a record may be about a library that was loaded just before.
+        self.ring.consume()?;
+        self.take_records();
         let now = self.now();
         if ended || now.0 >= self.next_census {
             self.count(sink)?;
