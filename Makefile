@@ -13,14 +13,24 @@ build:
 demo: build
 	scripts/demo.sh
 
-# The documentation's examples first, so that the summary of all other tests comes last.
+# What the bpf backend has to get as right as ptrace does. Not yet: a library that is gone again before memleax has looked at it.
+BPF_TESTS = ground_truth threads allocators children modules endings
+BPF_SKIPPED = library_loaded_and_unloaded_while_watched
+space := $() $()
+
+# The documentation's examples first, then the bpf backend on real processes, so that the summary of all other tests comes last.
 test:
 	scripts/setup.sh build test
 	$(CARGO) test --locked --workspace --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		set -x; $(CARGO) nextest run --locked --workspace --no-fail-fast; \
+		set -ex; \
+		MEMLEAX_TEST_BACKEND=bpf $(CARGO) nextest run --locked --no-fail-fast --test live \
+			-E 'test(/^($(subst $(space),|,$(BPF_TESTS)))::/) - test($(BPF_SKIPPED))'; \
+		$(CARGO) nextest run --locked --workspace --no-fail-fast; \
 	else \
-		set -x; $(CARGO) test --locked --workspace --lib --bins --tests; \
+		set -ex; \
+		MEMLEAX_TEST_BACKEND=bpf $(CARGO) test --locked --test live -- $(BPF_TESTS:%=%::) --skip $(BPF_SKIPPED); \
+		$(CARGO) test --locked --workspace --lib --bins --tests; \
 	fi
 
 lint:
