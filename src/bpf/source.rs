@@ -314,6 +314,14 @@ impl<T: Tracer> BpfSource<T> {
         Ok(())
     }
 
+    /// The same; a target that is just ending has nothing to look at any more, and its end is told next.
+    fn look_again(&mut self) -> Result<(), AttachError> {
+        match self.modules_changed() {
+            Err(AttachError::Platform(memleax_platform::Error::Gone(_))) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Numbers the stacks that the kernel has told of.
     fn take_records(&mut self) {
         let records = std::mem::take(&mut *self.records.borrow_mut());
@@ -423,7 +431,7 @@ impl<T: Tracer> BpfSource<T> {
         self.count(sink)?;
         self.kernel.forget_blocks_before(self.kernel.counter(Control::ExecTime))?;
         sink.event(self.now(), Event::Replaced);
-        self.modules_changed()?;
+        self.look_again()?;
         let path = self.modules.with_role(ModuleRole::Executable).map(|module| module.path.display().to_string());
         self.notices.push(Notice::Exec(path.unwrap_or_default()));
         Ok(())
@@ -464,7 +472,7 @@ impl<T: Tracer> Source for BpfSource<T> {
         }
         let changes = self.kernel.counter(Control::LoaderChanges);
         if !ended && std::mem::replace(&mut self.seen.loader_changes, changes) != changes {
-            self.modules_changed()?;
+            self.look_again()?;
         }
         // Only now: a record may be about a library that was loaded just before.
         self.ring.consume()?;
