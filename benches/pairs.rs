@@ -48,14 +48,15 @@ fn main() {
         counted.insert(load, counters);
         Some(ns)
     });
-    let peers: [(&str, Times); 4] = [
+    let peers: [(&str, Times); 5] = [
+        ("memleax --backend bpf", measure(|load| under_bpf(&program, load))),
         ("valgrind (memcheck)", measure(|load| under_valgrind(&program, load))),
         ("heaptrack (preloaded)", measure(|load| under_heaptrack(&program, load))),
         ("heaptrack -p (attached)", measure(|load| under_attached_heaptrack(&program, load))),
         ("bpfcc memleak (attached)", measure(|load| under_bpfcc(&program, load))),
     ];
 
-    print(row("memleax", &attached, |_, ns| format!("{ns:.0}")));
+    print(row("memleax --backend ptrace", &attached, |_, ns| format!("{ns:.0}")));
     for (name, times) in &peers {
         print(if times.is_empty() {
             format!("{name:34}not installed, or does not work here")
@@ -172,13 +173,25 @@ impl Counters {
 fn under_memleax(program: &Program, load: Load) -> (f64, Counters) {
     let mut target = program.start();
     let mut command = Command::new(env!("CARGO_BIN_EXE_memleax"));
-    let mut memleax = Process::spawn(command.args(["--log", "info", &target.id().to_string()]));
+    let mut memleax = Process::spawn(command.args(["--backend", "ptrace", "--log", "info", &target.id().to_string()]));
     wait_for(&mut memleax, "== Begin monitoring process").expect("memleax attaches");
     time(&mut target, load, 1_000);
     let ns = time(&mut target, load, 20_000);
     memleax.signal(Signal::SIGINT);
     memleax.wait();
     (ns, Counters::parse(&memleax.errors()))
+}
+
+fn under_bpf(program: &Program, load: Load) -> Option<f64> {
+    let mut target = program.start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_memleax"));
+    let mut memleax = Process::spawn(command.args(["--backend", "bpf", &target.id().to_string()]));
+    wait_for(&mut memleax, "-- Hooked in")?;
+    time(&mut target, load, 10_000);
+    let ns = time(&mut target, load, 200_000);
+    memleax.signal(Signal::SIGINT);
+    memleax.wait();
+    Some(ns)
 }
 
 fn under_valgrind(program: &Program, load: Load) -> Option<f64> {
