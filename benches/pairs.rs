@@ -34,11 +34,13 @@ type Times = BTreeMap<Load, f64>;
 
 fn main() {
     let program = Target::c("pairs").build();
-    let stop = stop_floor(&program);
+    let stop = stop_floor(&program, Placement::OneProcessor);
+    let placed = stop_floor(&program, Placement::AsTheKernelLikes);
     let bare = measure(|load| Some(time(&mut program.start(), load, 2_000_000)));
     let mut say = std::io::stdout().lock();
     let mut print = |line: String| writeln!(say, "{line}").expect("stdout is open");
-    print(format!("The cheapest stop (tracer and target on one processor, wait and resume only): {stop:.0} ns\n"));
+    print(format!("The cheapest stop (tracer and target on one processor, wait and resume only): {stop:.0} ns"));
+    print(format!("The same where the kernel puts the two, as it does under memleax: {placed:.0} ns\n"));
     print(format!("{:34}{}", "ns a malloc/free pair", header()));
     print(row("bare", &bare, |_, ns| format!("{ns:.1}")));
 
@@ -66,7 +68,8 @@ fn main() {
     }
     print(format!("\n{:34}{}", "ratios", header()));
     print(row("memleax / bare", &attached, |load, ns| format!("{:.0}", ns / bare[&load])));
-    print(row("memleax / stop", &attached, |_, ns| format!("{:.2}", ns / stop)));
+    print(row("ptrace / stop, one processor", &attached, |_, ns| format!("{:.2}", ns / stop)));
+    print(row("ptrace / stop, as placed", &attached, |_, ns| format!("{:.2}", ns / placed)));
     for (name, times) in peers.iter().filter(|(_, times)| !times.is_empty()) {
         print(row(&format!("{name} / bare"), times, |load, ns| format!("{:.0}", ns / bare[&load])));
     }
@@ -107,17 +110,28 @@ fn nanoseconds(answer: &[String]) -> f64 {
     ns.unwrap_or_else(|| panic!("no time in {answer:?}"))
 }
 
-/// Breakpoints that a tracer does nothing about but wait and resume, on the same processor as the target.
-fn stop_floor(program: &Program) -> f64 {
+/// Where tracer and target run while the floor is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Placement {
+    /// Both on one processor: a stop is two switches between tasks.
+    OneProcessor,
+    /// Nobody is told where to run. An idle machine wakes each on a processor that sleeps, which costs far more.
+    AsTheKernelLikes,
+}
+
+/// Breakpoints that a tracer does nothing about but wait and resume.
+fn stop_floor(program: &Program, placement: Placement) -> f64 {
     const STOPS: u32 = 50_000;
     let mut runs: Vec<f64> = (0..RUNS)
         .map(|_| {
             let mut target = program.start();
             let everywhere = sched_getaffinity(Pid::from_raw(0)).expect("our own processors");
-            let mut here = CpuSet::new();
-            here.set(sched_getcpu().expect("a processor")).expect("a processor number");
-            sched_setaffinity(Pid::from_raw(0), &here).expect("our own processor");
-            sched_setaffinity(target.pid(), &here).expect("our child's processor");
+            if placement == Placement::OneProcessor {
+                let mut here = CpuSet::new();
+                here.set(sched_getcpu().expect("a processor")).expect("a processor number");
+                sched_setaffinity(Pid::from_raw(0), &here).expect("our own processor");
+                sched_setaffinity(target.pid(), &here).expect("our child's processor");
+            }
             ptrace::seize(target.pid(), ptrace::Options::empty()).expect("our own child can be traced");
             target.send(&format!("stops {STOPS}"));
             for _ in 0..STOPS {
