@@ -153,6 +153,8 @@ pub enum Event {
         /// Who asked.
         stack: StackId,
     },
+    /// So many frees, more than were told of, of addresses that are not tracked blocks'. Told by sources that keep the books themselves.
+    UnknownFrees(u64),
     /// Nothing happened until now: time for expiry.
     Idle,
     /// The program was replaced (exec): all blocks are gone without having been freed.
@@ -185,8 +187,10 @@ pub struct Tally {
 pub struct Totals {
     /// All blocks.
     pub allocated: Tally,
-    /// All that were freed.
+    /// All whose free was seen.
     pub freed: Tally,
+    /// Those gone without: their address was handed out again.
+    pub unseen_frees: Tally,
     /// All that ever expired.
     pub expired: Tally,
     /// Those of them that were freed.
@@ -221,6 +225,7 @@ impl Totals {
         self.allocated = self.allocated.plus(other.allocated);
         self.freed = self.freed.plus(other.freed);
         self.expired = self.expired.plus(other.expired);
+        self.unseen_frees = self.unseen_frees.plus(other.unseen_frees);
         self.freed_expired = self.freed_expired.plus(other.freed_expired);
         self.last_expired = self.last_expired.max(other.last_expired);
         self.last_freed_expired = self.last_freed_expired.max(other.last_freed_expired);
@@ -240,6 +245,8 @@ pub enum Loss {
     NeverReturned,
     /// An allocation whose stack could not be read at all.
     NoStack,
+    /// A call into the allocator for which the source had no room: what it did is not counted.
+    NotFollowed,
     /// An allocation for which the source had no room; should it leak, it is missing.
     BlockNotKept,
     /// An allocation for whose call stack the source had no room.

@@ -67,6 +67,7 @@ impl Census {
                 count: freed_expired.count + living.expired.count,
                 bytes: freed_expired.bytes.wrapping_add(living.expired.bytes),
             },
+            unseen_frees: Tally { count: site.freed_unseen, bytes: site.freed_unseen_bytes },
             freed_expired,
             last_expired: living.last_expired.1,
             last_freed_expired: Duration::from_nanos(site.expired_freed_age),

@@ -45,8 +45,8 @@ impl Attachment {
         }
     }
 
-    /// For the start line.
-    pub(super) fn name(self) -> &'static str {
+    /// For the log.
+    fn name(self) -> &'static str {
         match self {
             Attachment::Session => "uprobe session",
             Attachment::Multi => "uprobe multi",
@@ -98,9 +98,9 @@ pub(super) struct Probe {
 
 /// The loaded programs. Dropping it removes every probe.
 pub(super) struct Kernel {
-    /// In order of attachment; dropped in that order, so frees are seen until the last allocation was.
+    /// In order of attachment.
     links: Vec<Link>,
-    pub(super) attachment: Attachment,
+    attachment: Attachment,
     control: SharedWords,
     rows: SharedWords,
     rules: SharedWords,

@@ -26,8 +26,6 @@ pub(super) enum Control {
     LostCalls,
     NeverReturned,
     UnknownFrees,
-    Replaced,
-    ReplacedBytes,
     ReallocBegun,
     ReallocEnded,
 }
@@ -70,13 +68,15 @@ pub(super) struct Site {
     pub(super) expired_freed: u64,
     pub(super) expired_freed_bytes: u64,
     pub(super) expired_freed_age: u64,
+    pub(super) freed_unseen: u64,
+    pub(super) freed_unseen_bytes: u64,
     pub(super) age_sum: u64,
     pub(super) age_min: u64,
     pub(super) age_max: u64,
 }
 
 impl Site {
-    pub(super) const WORDS: usize = 10;
+    pub(super) const WORDS: usize = 12;
 
     pub(super) fn from_words(words: [u64; Site::WORDS]) -> Site {
         let [
@@ -87,6 +87,8 @@ impl Site {
             expired_freed,
             expired_freed_bytes,
             expired_freed_age,
+            freed_unseen,
+            freed_unseen_bytes,
             age_sum,
             age_min,
             age_max,
@@ -101,6 +103,8 @@ impl Site {
             expired_freed,
             expired_freed_bytes,
             expired_freed_age,
+            freed_unseen,
+            freed_unseen_bytes,
             age_sum,
             age_min,
             age_max,

@@ -514,13 +514,8 @@ static __always_inline bool keep_in_bucket(struct control *c, u64 address, struc
 	for (int i = 0; i < BUCKET_SLOTS; i++) {
 		struct slot *slot = &bucket->slots[i];
 
-		if (slot->address == address) {
-			COUNT(c->replaced);
-			ADD(c->replaced_bytes, slot->block.size);
-			slot->address = SLOT_BUSY;
-		} else if (slot->address || __sync_val_compare_and_swap(&slot->address, SLOT_FREE, SLOT_BUSY)) {
+		if (slot->address || __sync_val_compare_and_swap(&slot->address, SLOT_FREE, SLOT_BUSY))
 			continue;
-		}
 		slot->block = *block;
 		barrier();
 		slot->address = address;
@@ -549,26 +544,6 @@ static __always_inline bool take_from_bucket(struct control *c, u64 address, str
 }
 #endif
 
-/* Enters a live block. */
-static __always_inline void keep(struct control *c, u64 address, u64 size, u64 time, u64 number)
-{
-	struct block block = { size, time, number }, *there;
-
-#ifndef OLD_KERNEL
-	if (keep_in_bucket(c, address, &block))
-		return;
-#endif
-	there = bpf_map_lookup_elem(&overflow, &address);
-	if (there) {
-		COUNT(c->replaced);
-		ADD(c->replaced_bytes, there->size);
-	}
-	if (bpf_map_update_elem(&overflow, &address, &block, BPF_ANY))
-		COUNT(c->lost_blocks);
-	else
-		COUNT(c->overflowed);
-}
-
 /* Takes a live block out; false if there is none. */
 static __always_inline bool take(struct control *c, u64 address, struct block *out)
 {
@@ -586,6 +561,38 @@ static __always_inline bool take(struct control *c, u64 address, struct block *o
 	*out = *block;
 	bpf_map_delete_elem(&overflow, &address);
 	return 1;
+}
+
+/* A block is at an address that is handed out again: it was freed, and that was not seen. */
+static __always_inline void replaced(struct control *c, struct block *block, u64 now)
+{
+	struct site *site = site_of(block->site);
+
+	if (!site)
+		return;
+	COUNT(site->freed_unseen);
+	ADD(site->freed_unseen_bytes, block->size);
+	if (now > block->time && now - block->time >= c->expire) {
+		COUNT(site->expired_freed);
+		ADD(site->expired_freed_bytes, block->size);
+	}
+}
+
+/* Enters a live block. */
+static __always_inline void keep(struct control *c, u64 address, u64 size, u64 time, u64 number)
+{
+	struct block block = { size, time, number }, stale;
+
+	if (take(c, address, &stale))
+		replaced(c, &stale, time);
+#ifndef OLD_KERNEL
+	if (keep_in_bucket(c, address, &block))
+		return;
+#endif
+	if (bpf_map_update_elem(&overflow, &address, &block, BPF_ANY))
+		COUNT(c->lost_blocks);
+	else
+		COUNT(c->overflowed);
 }
 
 static __always_inline void allocated(struct control *c, u64 address, u64 size, u64 number, u64 now)
@@ -859,18 +866,6 @@ int multi_free(struct pt_regs *ctx)
 	return freeing(ctx);
 }
 
-/* For measuring what the traps alone cost. */
-SEC("uprobe.session")
-int session_nothing(struct pt_regs *ctx)
-{
-	return 0;
-}
-
-SEC("uprobe.multi")
-int multi_nothing(struct pt_regs *ctx)
-{
-	return 0;
-}
 #endif
 
 SEC("uprobe")

@@ -121,7 +121,6 @@ struct control {
 	u64 lost_calls; /* calls into the allocator that could not be followed */
 	u64 never_returned; /* calls that were not seen to return */
 	u64 unknown_frees;
-	u64 replaced, replaced_bytes; /* blocks whose address was handed out again without a free */
 	u64 realloc_begun, realloc_ended;
 };
 
@@ -144,6 +143,7 @@ struct site {
 	u64 allocated, allocated_bytes;
 	u64 freed, freed_bytes;
 	u64 expired_freed, expired_freed_bytes, expired_freed_age; /* freed after expiry; the age of the last */
+	u64 freed_unseen, freed_unseen_bytes; /* replaced without a free that was seen; in none of the above */
 	u64 age_sum, age_min, age_max; /* of freed blocks, ns; age_min is stored as its complement so that 0 means none */
 };
 

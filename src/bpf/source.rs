@@ -18,11 +18,12 @@ use super::layout::{Control, End, StackCopy, StackRecord};
 use super::table::RuleTable;
 use crate::allocator::{self, FUNCTIONS, Hook};
 use crate::config::Config;
-use crate::event::{Backtrace, Ending, Event, Frame, FrameKind, Loss, Sink, StackId, Timestamp, Totals};
+use crate::event::{Backtrace, Ending, Event, FrameKind, Loss, Sink, StackId, Timestamp, Totals};
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
 use crate::unwind::{
-    DebugFiles, Module, ModuleMap, ModuleTable, RawBacktrace, Role as ModuleRole, Unwinder, state_changed_function,
+    DebugFiles, Module, ModuleMap, ModuleTable, RawBacktrace, RawFrame, Role as ModuleRole, Unwinder,
+    state_changed_function,
 };
 
 /// How long [`Source::observe`] observes.
@@ -124,10 +125,12 @@ struct Counters {
     loader_changes: u64,
     execs: u64,
     losses: [u64; LOSSES.len()],
+    unknown_frees: u64,
 }
 
 /// Which of the kernel's counters are losses, and which.
-const LOSSES: [(Control, Loss); 4] = [
+const LOSSES: [(Control, Loss); 5] = [
+    (Control::LostCalls, Loss::NotFollowed),
     (Control::LostBlocks, Loss::BlockNotKept),
     (Control::LostSites, Loss::StackNotKept),
     (Control::LostStacks, Loss::NoStack),
@@ -194,25 +197,14 @@ impl<T: Tracer> BpfSource<T> {
             source.notices.push(Notice::Warning("--mmap is not observed by the bpf backend".into()));
         }
         let live = source.modules.live().to_vec();
-        source.hook_all(&live)?;
+        for module in &live {
+            source.hook(module)?;
+        }
         if source.functions.is_empty() {
             let searched: Vec<String> = live.iter().map(|module| module.path.display().to_string()).collect();
             return Err(AttachError::NoAllocator { pid: target, searched: searched.join(", ") });
         }
         Ok(source)
-    }
-
-    /// How the probes are attached, for the start line.
-    #[must_use]
-    pub fn attachment(&self) -> &'static str {
-        self.kernel.attachment.name()
-    }
-
-    fn hook_all(&mut self, modules: &[Arc<Module>]) -> Result<(), AttachError> {
-        for module in modules {
-            self.hook(module)?;
-        }
-        Ok(())
     }
 
     fn hook(&mut self, module: &Arc<Module>) -> Result<(), AttachError> {
@@ -352,11 +344,13 @@ impl<T: Tracer> BpfSource<T> {
         Some((module, function.address))
     }
 
+    /// The stack as the kernel walked it.
     fn backtrace(&self, record: &StackRecord) -> Backtrace {
-        let entry = self.entry(record);
-        let entry = entry.map(|(module, address)| Frame { module: Some(module.id), kind: FrameKind::Exact, address });
-        let frames = record.frames.iter().map(|&(address, is_exact)| {
-            self.frame(address, if is_exact { FrameKind::Exact } else { FrameKind::ReturnAddress })
+        let entry = self.entry(record).map(|(module, address)| module.run_time_address(address));
+        let entry = entry.map(|pc| RawFrame { pc, kind: FrameKind::Exact });
+        let frames = record.frames.iter().map(|&(pc, is_exact)| {
+            let kind = if is_exact { FrameKind::Exact } else { FrameKind::ReturnAddress };
+            RawFrame { pc, kind }
         });
         let ending = match record.end {
             End::Complete => Ending::Complete,
@@ -369,19 +363,8 @@ impl<T: Tracer> BpfSource<T> {
                 _ => Ending::NoUnwindInfo,
             },
         };
-        Backtrace {
-            frames: entry.into_iter().chain(frames).collect(),
-            ending,
-            by_frame_pointer: record.by_frame_pointer,
-        }
-    }
-
-    fn frame(&self, address: u64, kind: FrameKind) -> Frame {
-        let within = if kind == FrameKind::Exact { address } else { address.wrapping_sub(1) };
-        match self.modules.lookup(within) {
-            Some((module, _)) => Frame { module: Some(module.id), kind, address: module.file_address(address) },
-            None => Frame { module: None, kind, address },
-        }
+        let frames = entry.into_iter().chain(frames).collect();
+        RawBacktrace { frames, ending, by_frame_pointer: record.by_frame_pointer }.to_backtrace(&self.modules)
     }
 
     /// Tells the tracker what was counted until now.
@@ -445,6 +428,9 @@ impl<T: Tracer> BpfSource<T> {
             }
             *seen = now;
         }
+        let unknown = self.kernel.counter(Control::UnknownFrees);
+        sink.event(at, Event::UnknownFrees(unknown - self.seen.unknown_frees));
+        self.seen.unknown_frees = unknown;
     }
 }
 

@@ -219,6 +219,9 @@ impl<W: Write> Text<W> {
                     calls("allocator call")
                 ),
                 Loss::NoStack => format!("{} without a backtrace: the stack could not be read.", calls("allocation")),
+                Loss::NotFollowed => {
+                    format!("{} not followed, for lack of room: what they did is not counted.", calls("allocator call"))
+                }
                 Loss::BlockNotKept => {
                     format!("{} not kept, for lack of room; if they leaked, it is not seen.", calls("allocation"))
                 }

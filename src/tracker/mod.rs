@@ -160,6 +160,7 @@ impl Tracker {
                     self.mapped(address, size, stack);
                 }
             }
+            Event::UnknownFrees(count) => self.unknown_frees += count,
             Event::Idle => {}
             Event::Replaced => self.replaced(),
             Event::Lost(loss) => *self.losses.entry(loss).or_default() += 1,
@@ -402,7 +403,7 @@ impl Tracker {
             call_stacks,
             unexpired,
             unknown_frees: self.unknown_frees,
-            unseen_frees: self.unseen_frees,
+            unseen_frees: self.sites.iter().map(|site| site.counted_unseen).fold(self.unseen_frees, Tally::plus),
             dropped_by_exec: self.dropped_by_exec,
             losses: self.losses.clone(),
         }

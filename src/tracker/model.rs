@@ -113,6 +113,7 @@ impl Model {
                 Some(id) => self.free(id),
                 None => self.unknown_frees += 1,
             },
+            Event::UnknownFrees(count) => self.unknown_frees += count,
             Event::Reallocating { call, address } => {
                 self.apply(Event::ReallocFailed { call });
                 let old = self.heap.remove(&address);

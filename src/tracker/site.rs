@@ -86,6 +86,8 @@ pub(super) struct Site {
     pub(super) oldest: Option<Timestamp>,
     /// The source counts this call stack; its blocks are not known one by one.
     pub(super) is_counted: bool,
+    /// Of such a call stack: the blocks whose address was handed out again without a free that was seen.
+    pub(super) counted_unseen: Tally,
     /// Of such a call stack: the blocks that an exec took away.
     dropped: Tally,
 }
@@ -96,7 +98,8 @@ impl Site {
     pub(super) fn take_over(&mut self, totals: &Totals) {
         self.is_counted = true;
         self.allocated = totals.allocated;
-        self.freed = totals.freed;
+        self.freed = totals.freed.plus(totals.unseen_frees);
+        self.counted_unseen = totals.unseen_frees;
         if totals.expired.count >= self.expired.count {
             self.expired = totals.expired;
             self.freed_expired = totals.freed_expired;

@@ -372,3 +372,80 @@ fn freed_slots_are_used_again() {
     }
     assert_eq!(bench.tracker.blocks.memory(), Bench::new().alloc(1, 1, 0).tracker.blocks.memory());
 }
+
+/// Totals of a call stack of 10-byte blocks, by numbers: allocated, freed, expired, freed after expiry.
+fn totals(allocated: u64, freed: u64, expired: u64, freed_expired: u64) -> Totals {
+    let of = |count: u64| tally(count, 10 * count);
+    Totals {
+        allocated: of(allocated),
+        freed: of(freed),
+        expired: of(expired),
+        freed_expired: of(freed_expired),
+        last_expired: 10,
+        last_freed_expired: Duration::from_secs(30),
+        lives: (Duration::from_secs(1), Duration::from_secs(30), Duration::from_secs(31 * freed)),
+        ..Totals::default()
+    }
+}
+
+impl Bench {
+    fn counted(&mut self, stack: u32, totals: Totals) -> &mut Bench {
+        self.tracker.counted(Timestamp(self.now * SECOND), StackId(stack), &totals);
+        self
+    }
+}
+
+#[test]
+fn what_a_source_counts_is_found_and_reported_like_what_it_tells_of() {
+    let mut bench = Bench::new();
+    bench.counted(4, totals(5, 0, 0, 0));
+    assert_eq!((bench.findings(), bench.statistics().unexpired), (vec![], tally(5, 50)));
+    bench.wait(10).counted(4, totals(6, 0, 1, 0)).counted(4, totals(6, 0, 3, 0)).counted(2, totals(9, 0, 2, 0));
+    assert_eq!(bench.findings(), [expired(1, 4, 10), again(1, 10, 3), expired(2, 2, 10), again(2, 10, 2)]);
+    bench.counted(4, totals(6, 1, 3, 1));
+    assert_eq!(bench.findings(), [freed(1, 30)]);
+    let muted = Finding::Muted { callstack: CallStackNumber(1) };
+    bench.counted(4, totals(7, 3, 4, 3));
+    assert_eq!(bench.findings(), [again(1, 10, 4), freed(1, 30), muted]);
+    bench.counted(4, totals(8, 3, 5, 3));
+    assert_eq!(bench.findings(), [], "muted");
+    let statistics = bench.statistics();
+    assert_eq!(statistics.unexpired, tally(3 + 7, 30 + 70));
+    let [first, second] = &statistics.call_stacks[..] else { panic!("two call stacks: {statistics:?}") };
+    assert_eq!([first.may_leak(), second.may_leak()], [tally(2, 20), tally(2, 20)]);
+    assert_eq!(first.freed_live_time.map(|time| time.average), Some(Duration::from_secs(31)));
+}
+
+#[test]
+fn what_a_source_counts_reaches_the_limits() {
+    let mut bench = Bench::with_limits(3, 2);
+    bench.counted(0, totals(9, 0, 2, 0));
+    assert_eq!(bench.tracker.limit_reached(), None);
+    bench.counted(0, totals(9, 0, 5, 1));
+    let limit = Limit::ExpiredBlocks { callstack: CallStackNumber(1), count: 5, freed: 0 };
+    assert_eq!(bench.tracker.limit_reached(), Some(limit));
+    let mut bench = Bench::with_limits(1000, 2);
+    bench.counted(0, totals(1, 0, 1, 0)).counted(1, totals(1, 0, 1, 0)).counted(2, totals(1, 0, 1, 0));
+    assert_eq!(bench.tracker.limit_reached(), Some(Limit::CallStacks { count: 2 }));
+}
+
+#[test]
+fn what_a_source_could_not_see_is_reported() {
+    let mut bench = Bench::new();
+    let unseen_frees = tally(2, 20);
+    bench.counted(0, Totals { unseen_frees, ..totals(5, 1, 0, 0) }).event(Event::UnknownFrees(7));
+    let statistics = bench.statistics();
+    assert_eq!((statistics.unseen_frees, statistics.unexpired), (unseen_frees, tally(2, 20)));
+    assert_eq!(statistics.unknown_frees, 7);
+}
+
+#[test]
+fn an_exec_takes_away_what_a_source_counts() {
+    let mut bench = Bench::new();
+    bench.counted(0, Totals { oldest: Some(Timestamp(0)), ..totals(5, 2, 1, 0) }).wait(20).event(Event::Replaced);
+    bench.counted(0, totals(6, 2, 0, 0));
+    let statistics = bench.statistics();
+    assert_eq!(statistics.dropped_by_exec, tally(3, 30));
+    assert_eq!(statistics.call_stacks[0].unfreed_live_time, Duration::from_secs(20));
+    assert_eq!(statistics.call_stacks[0].expired, tally(1, 10), "it did leak");
+}
