@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = "src/bpf/memleax.bpf.c";
+const HEADERS: [&str; 8] = ["kernel", "layout", "control", "walk", "call", "sites", "books", "follow"];
 
 /// Name of the object, compiler flags: see the head of the source.
 const VARIANTS: [(&str, &[&str]); 2] = [("current", &["-mcpu=v3"]), ("old", &["-mcpu=v2", "-DOLD_KERNEL"])];
 
 fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");
-    println!("cargo::rerun-if-changed=src/bpf/memleax.bpf.h");
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed=src/bpf/{header}.bpf.h");
+    }
     println!("cargo::rerun-if-env-changed=CLANG");
     println!("cargo::rustc-check-cfg=cfg(bpf)");
     let is_linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");

@@ -5,7 +5,7 @@ use super::placement::{Placement, placement};
 use crate::allocator::{Function, Hook, Shape, Size};
 use crate::unwind::Module;
 
-/// `SHAPE_…` and `COOKIE_…` of `memleax.bpf.h`.
+/// `SHAPE_…` and `COOKIE_…` of `layout.bpf.h`.
 mod cookie {
     pub(super) const ALLOCATE: u64 = 1;
     pub(super) const ALLOCATE_INTO: u64 = 3;

@@ -1,4 +1,4 @@
-//! The structures of `memleax.bpf.h`, as words: what the kernel's side and ours agree on.
+//! The structures of `layout.bpf.h`, as words: what the kernel's side and ours agree on.
 
 use memleax_platform::Registers;
 

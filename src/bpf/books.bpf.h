@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * The live blocks, and what each call stack has allocated and freed.
+ */
+#ifndef MEMLEAX_BOOKS_H
+#define MEMLEAX_BOOKS_H
+
+#include "sites.bpf.h"
+
+#ifndef OLD_KERNEL
+/* Live blocks: the number of buckets, 1 << control.bucket_bits, is set at load. */
+struct {
+	MAP(BPF_MAP_TYPE_ARRAY, u32, struct bucket, 1, BPF_F_MMAPABLE);
+} live SEC(".maps");
+#endif
+
+/* Live blocks whose bucket was full. Sized at load. */
+struct {
+	MAP(BPF_MAP_TYPE_HASH, u64, struct block, 1, BPF_F_NO_PREALLOC);
+} overflow SEC(".maps");
+
+#ifndef OLD_KERNEL
+static __always_inline struct bucket *bucket_of(struct control *c, u64 address)
+{
+	u32 index = ((address >> 4) * 0x9E3779B97F4A7C15ull) >> (64 - c->bucket_bits);
+
+	return bpf_map_lookup_elem(&live, &index);
+}
+
+/* False if the bucket is full. */
+static __always_inline bool keep_in_bucket(struct control *c, u64 address, struct block *block)
+{
+	struct bucket *bucket = bucket_of(c, address);
+
+	if (!bucket)
+		return 0;
+	for (int i = 0; i < BUCKET_SLOTS; i++) {
+		struct slot *slot = &bucket->slots[i];
+
+		if (slot->address || __sync_val_compare_and_swap(&slot->address, SLOT_FREE, SLOT_BUSY))
+			continue;
+		slot->block = *block;
+		barrier();
+		slot->address = address;
+		return 1;
+	}
+	return 0;
+}
+
+static __always_inline bool take_from_bucket(struct control *c, u64 address, struct block *out)
+{
+	struct bucket *bucket = bucket_of(c, address);
+
+	if (!bucket)
+		return 0;
+	for (int i = 0; i < BUCKET_SLOTS; i++) {
+		struct slot *slot = &bucket->slots[i];
+
+		if (slot->address == address) {
+			*out = slot->block;
+			barrier();
+			slot->address = SLOT_FREE;
+			return 1;
+		}
+	}
+	return 0;
+}
+#endif
+
+/* Takes a live block out; false if there is none. */
+static __always_inline bool take(struct control *c, u64 address, struct block *out)
+{
+	struct block *block;
+
+#ifndef OLD_KERNEL
+	if (take_from_bucket(c, address, out))
+		return 1;
+#endif
+	if (!c->overflowed)
+		return 0;
+	block = bpf_map_lookup_elem(&overflow, &address);
+	if (!block)
+		return 0;
+	*out = *block;
+	bpf_map_delete_elem(&overflow, &address);
+	return 1;
+}
+
+/* A block is at an address that is handed out again: it was freed, and that was not seen. */
+static __always_inline void replaced(struct control *c, struct block *block, u64 now)
+{
+	struct site *site = site_of(block->site);
+
+	if (!site)
+		return;
+	COUNT(site->freed_unseen);
+	ADD(site->freed_unseen_bytes, block->size);
+	if (now > block->time && now - block->time >= c->expire) {
+		COUNT(site->expired_freed);
+		ADD(site->expired_freed_bytes, block->size);
+	}
+}
+
+/* Enters a live block. */
+static __always_inline void keep(struct control *c, u64 address, u64 size, u64 time, u64 number)
+{
+	struct block block = { size, time, number }, stale;
+
+	if (take(c, address, &stale))
+		replaced(c, &stale, time);
+#ifndef OLD_KERNEL
+	if (keep_in_bucket(c, address, &block))
+		return;
+#endif
+	if (bpf_map_update_elem(&overflow, &address, &block, BPF_ANY))
+		COUNT(c->lost_blocks);
+	else
+		COUNT(c->overflowed);
+}
+
+static __always_inline void allocated(struct control *c, u64 address, u64 size, u64 number, u64 now)
+{
+	struct site *site = site_of(number);
+
+	if (site) {
+		COUNT(site->allocated);
+		ADD(site->allocated_bytes, size);
+	}
+	keep(c, address, size, now, number);
+}
+
+static __always_inline void freed(struct control *c, struct block *block, u64 now)
+{
+	struct site *site = site_of(block->site);
+	u64 age = now > block->time ? now - block->time : 0;
+#ifndef OLD_KERNEL
+	u64 seen;
+#endif
+
+	if (!site)
+		return;
+	COUNT(site->freed);
+	ADD(site->freed_bytes, block->size);
+	ADD(site->age_sum, age);
+	if (age >= c->expire) {
+		COUNT(site->expired_freed);
+		ADD(site->expired_freed_bytes, block->size);
+		site->expired_freed_age = age;
+	}
+#ifdef OLD_KERNEL
+	if (site->age_max < age)
+		site->age_max = age;
+	if (site->age_min < ~age)
+		site->age_min = ~age;
+#else
+	for (int i = 0; i < 8 && (seen = site->age_max) < age; i++)
+		if (__sync_val_compare_and_swap(&site->age_max, seen, age) == seen)
+			break;
+	for (int i = 0; i < 8 && (seen = site->age_min) < ~age; i++)
+		if (__sync_val_compare_and_swap(&site->age_min, seen, ~age) == seen)
+			break;
+#endif
+}
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * Settings and counters.
+ */
+#ifndef MEMLEAX_CONTROL_H
+#define MEMLEAX_CONTROL_H
+
+#include "layout.bpf.h"
+
+struct {
+	MAP(BPF_MAP_TYPE_ARRAY, u32, struct control, 1, BPF_F_MMAPABLE);
+} control SEC(".maps");
+
+#define COUNT(counter) __sync_fetch_and_add(&(counter), 1)
+#define ADD(counter, amount) __sync_fetch_and_add(&(counter), amount)
+
+static __always_inline struct control *settings(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
+#endif

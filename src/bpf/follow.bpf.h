@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * Follows calls into the allocator: what they ask for, and what comes of it.
+ */
+#ifndef MEMLEAX_FOLLOW_H
+#define MEMLEAX_FOLLOW_H
+
+#include "books.bpf.h"
+
+/* In assembly, as the compiler would compute the address first, and the verifier allows only constant offsets into a context. */
+#define REGISTER(number)                                                                                               \
+	case number:                                                                                                   \
+		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(value) : "r"(ctx), "i"(8 * (number)));                    \
+		break
+
+/* The register whose number (its place in struct pt_regs) is at bit `shift` of the cookie. */
+static __always_inline u64 operand(struct pt_regs *ctx, u64 cookie, int shift)
+{
+	u64 value = 0;
+
+	switch (cookie >> shift & 15) {
+		REGISTER(14);
+		REGISTER(13);
+		REGISTER(12);
+		REGISTER(11);
+		REGISTER(10);
+		REGISTER(9);
+		REGISTER(8);
+		REGISTER(7);
+		REGISTER(6);
+		REGISTER(5);
+		REGISTER(4);
+		REGISTER(3);
+		REGISTER(2);
+		REGISTER(1);
+		REGISTER(0);
+	}
+	return value;
+}
+
+/*
+ * True if this entry is part of the outer call in progress and so not counted. At the outer call's own stack level: a tail call
+ * finds the return trampoline (code that no row covers) where the return address was; anything else means that the outer
+ * call ended without returning.
+ */
+static __always_inline bool is_nested(struct call *outer, u64 sp)
+{
+	u64 word = 0;
+
+	if (sp < outer->sp)
+		return 1;
+	if (sp > outer->sp || bpf_probe_read_user(&word, sizeof(word), (void *)sp))
+		return 0;
+	return word != outer->return_address && (rule_at(word) & 0xff) == KIND_GAP;
+}
+
+#ifdef OLD_KERNEL
+/* What an attach cookie would say, by the probe's address: such cookies came with 5.15. */
+struct {
+	MAP(BPF_MAP_TYPE_HASH, u64, u64, 4096, 0);
+} cookies SEC(".maps");
+
+static __always_inline u64 cookie_of(struct pt_regs *ctx)
+{
+	u64 address = ctx->rip, *cookie = bpf_map_lookup_elem(&cookies, &address);
+
+	return cookie ? *cookie : 0;
+}
+#else
+static __always_inline u64 cookie_of(struct pt_regs *ctx)
+{
+	return bpf_get_attach_cookie(ctx);
+}
+#endif
+
+/* Non-zero: do not trap this call's return. */
+static __always_inline int entered(struct pt_regs *ctx)
+{
+	u64 cookie = cookie_of(ctx), sp = ctx->rsp + 8 * (cookie >> 24 & 255);
+	struct control *c = settings();
+	struct call *call;
+
+	if (!c || !cookie)
+		return 1;
+	if (!c->tgid)
+		c->tgid = bpf_get_current_pid_tgid() >> 32;
+	call = call_of_thread(1);
+	if (!call) {
+		COUNT(c->lost_calls);
+		return 1;
+	}
+	if (call->sp) {
+		if (is_nested(call, sp))
+			return 1;
+		COUNT(c->never_returned);
+	}
+	call->sp = sp;
+	call->cookie = cookie;
+	call->size = operand(ctx, cookie, 8);
+	call->operand = 0;
+	call->old_known = 0;
+	switch (cookie & 255) {
+	case SHAPE_ALLOCATE_PRODUCT:
+		call->size *= operand(ctx, cookie, 12);
+		break;
+	case SHAPE_REALLOCATE_PRODUCT:
+		call->size *= operand(ctx, cookie, 12);
+		call->operand = operand(ctx, cookie, 16);
+		break;
+	case SHAPE_ALLOCATE_INTO:
+	case SHAPE_REALLOCATE:
+	case SHAPE_EXPAND:
+	case SHAPE_EXPAND_TO_SIZE:
+		call->operand = operand(ctx, cookie, 16);
+		break;
+	}
+	call->site = site_of_call(c, ctx, call, sp);
+	if ((cookie & 255) >= SHAPE_REALLOCATE && call->operand) {
+		/* Out of the books until it returns: another thread may be handed the address before that. */
+		COUNT(c->realloc_begun);
+		call->old_known = take(c, call->operand, &call->old);
+	}
+	return 0;
+}
+
+static __always_inline void reallocated(struct control *c, struct call *call, u64 result, u64 now)
+{
+	u64 shape = call->cookie & 255;
+	struct site *site;
+	bool resized = result != 0, gone = 0;
+
+	COUNT(c->realloc_ended);
+	if (shape == SHAPE_EXPAND_TO_SIZE) {
+		resized = result >= call->size;
+		result = call->operand;
+	} else if (!resized) {
+		gone = call->cookie & COOKIE_FREES_ON_FAILURE || (shape != SHAPE_EXPAND && !call->size);
+	}
+	if (resized && result != call->operand) {
+		if (call->old_known)
+			freed(c, &call->old, now);
+		allocated(c, result, call->size, call->site, now);
+	} else if (call->old_known && gone) {
+		freed(c, &call->old, now);
+	} else if (call->old_known) {
+		/* In place it keeps its age and its site. */
+		if (resized) {
+			site = site_of(call->old.site);
+			if (site)
+				ADD(site->allocated_bytes, call->size - call->old.size);
+			call->old.size = call->size;
+		}
+		keep(c, call->operand, call->old.size, call->old.time, call->old.site);
+	}
+}
+
+static __always_inline int returned(struct pt_regs *ctx)
+{
+	struct control *c = settings();
+	u64 result = ctx->rax, now;
+	struct call *call;
+
+	call = call_of_thread(0);
+	if (!c || !call || call->sp + 8 != ctx->rsp)
+		return 0;
+	call->sp = 0;
+	now = bpf_ktime_get_ns();
+	switch (call->cookie & 255) {
+	case SHAPE_ALLOCATE_INTO:
+		if (result || bpf_probe_read_user(&result, sizeof(result), (void *)call->operand))
+			return 0;
+		break;
+	case SHAPE_REALLOCATE:
+	case SHAPE_REALLOCATE_PRODUCT:
+	case SHAPE_EXPAND:
+	case SHAPE_EXPAND_TO_SIZE:
+		if (call->operand) {
+			reallocated(c, call, result, now);
+			return 0;
+		}
+		break;
+	}
+	if (result)
+		allocated(c, result, call->size, call->site, now);
+	return 0;
+}
+
+static __always_inline int freeing(struct pt_regs *ctx)
+{
+	u64 cookie = cookie_of(ctx), address = operand(ctx, cookie, 16);
+	struct control *c = settings();
+	struct block block;
+	struct call *call;
+
+	if (!c || !address)
+		return 0;
+	call = call_of_thread(0);
+	if (call && call->sp && ctx->rsp + 8 * (cookie >> 24 & 255) <= call->sp)
+		return 0;
+	if (take(c, address, &block))
+		freed(c, &block, bpf_ktime_get_ns());
+	else
+		COUNT(c->unknown_frees);
+	return 0;
+}
+
+#endif
