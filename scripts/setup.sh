@@ -44,6 +44,7 @@ test   eu-strip                       elfutils                      elfutils    
 test   objcopy                        binutils                      binutils          binutils    binutils           binutils     binutils
 test   xz                             xz-utils                      xz                xz          xz                 xz           -
 test   llvm-addr2line                 llvm                          llvm              llvm        llvm               llvm         llvm
+test   setpriv                        util-linux                    util-linux        util-linux  util-linux         setpriv      -
 test   gdb                            gdb                           gdb               gdb         gdb                gdb          gdb
 test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -

@@ -103,11 +103,11 @@ struct Arguments {
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum BackendArgument {
-    /// ptrace, until bpf has proved itself
+    /// bpf where it works, else ptrace; the report's head says which and why
     Auto,
     /// Breakpoints; exact, needs no privileges beyond a debugger's
     Ptrace,
-    /// Probes and books inside the kernel: many times cheaper; needs root and Linux 5.8; new, so not yet the default
+    /// Probes and books inside the kernel: many times cheaper; needs root and Linux 5.8
     Bpf,
 }
 

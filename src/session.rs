@@ -3,6 +3,7 @@
 //! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes,
 //! names a frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
+mod backend;
 mod printer;
 mod reporter;
 mod signals;
@@ -10,24 +11,18 @@ mod signals;
 mod tests;
 
 use std::any::Any;
-use std::cell::Cell;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::rc::Rc;
 use std::time::Duration;
 
-use memleax_platform::{ExitStatus, NativeTracer, RootDirectory};
+use memleax_platform::{ExitStatus, RootDirectory};
 
-#[cfg(bpf)]
-use crate::bpf::BpfSource;
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::event::{Event, Sink, StackId, Timestamp, Totals};
-use crate::ptrace::PtraceSource;
 use crate::report;
 use crate::source::{Progress, Source};
-use crate::symbol::{DebugFileError, DebugFileFinder};
+use crate::symbol::DebugFileError;
 use crate::tracker::{Limit, Tracker};
-use crate::unwind::{DebugFiles, Module};
 use printer::Subject;
 use reporter::Reporter;
 
@@ -44,6 +39,9 @@ pub enum Error {
     /// Monitoring could not begin.
     #[error("{0}")]
     Refused(BoxedError),
+    /// The kernel's way was asked for, and is barred.
+    #[error("{0}; or use --backend=ptrace, which needs no more than a debugger does")]
+    Barred(BoxedError),
     /// The file given by `-d` is none, or not the target's.
     #[error(transparent)]
     DebugFile(#[from] DebugFileError),
@@ -68,7 +66,10 @@ impl Error {
     /// True if monitoring could not begin; the target is as it was.
     #[must_use]
     pub fn could_not_begin(&self) -> bool {
-        matches!(self, Self::NotBuiltIn(_) | Self::Refused(_) | Self::DebugFile(_) | Self::NoThread(_))
+        matches!(
+            self,
+            Self::NotBuiltIn(_) | Self::Refused(_) | Self::Barred(_) | Self::DebugFile(_) | Self::NoThread(_)
+        )
     }
 }
 
@@ -93,52 +94,13 @@ enum End {
 /// # Panics
 /// With whatever panicked in observing or reporting, after having detached.
 pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
-    match config.backend {
-        Backend::Bpf => by_uprobes(config, signals, output),
-        Backend::Auto | Backend::Ptrace => {
-            let attach = |debug_files| PtraceSource::attach(config, NativeTracer::default(), debug_files);
-            let mut source = with_debug_files(config, attach).map_err(|error| vec![error])?;
-            let chosen = if config.backend == Backend::Auto { "ptrace (bpf only when asked for)" } else { "ptrace" };
-            watch(&mut source, chosen, config, signals, output)
-        }
-    }
-}
-
-#[cfg(bpf)]
-fn by_uprobes(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
-    let attach = |debug_files| BpfSource::attach(config, NativeTracer::default(), debug_files);
-    let mut source = with_debug_files(config, attach).map_err(|error| vec![error])?;
-    watch(&mut source, "bpf", config, signals, output)
-}
-
-/// This build has no uprobes.
-#[cfg(not(bpf))]
-fn by_uprobes(_: &Config, _: &Signals, _: impl Write) -> Result<(), Vec<Error>> {
-    Err(vec![Error::NotBuiltIn("bpf")])
-}
-
-/// Attaches with what finds the target's separate debug files.
-fn with_debug_files<S, E: Into<BoxedError>>(
-    config: &Config,
-    attach: impl FnOnce(DebugFiles) -> Result<S, E>,
-) -> Result<S, Error> {
-    let finder = DebugFileFinder::new(config.debug_file.clone(), RootDirectory::of(config.target).ok());
-    let unusable = Rc::new(Cell::new(None));
-    let debug_files = {
-        let unusable = Rc::clone(&unusable);
-        Box::new(move |module: &Module| {
-            finder.find(module).unwrap_or_else(|error| {
-                unusable.set(Some(error));
-                None
-            })
-        })
-    };
-    attach(debug_files).map_err(|error| unusable.take().map_or_else(|| Error::Refused(error.into()), Error::DebugFile))
+    let backend::Chosen { mut source, why } = backend::attach(config).map_err(|error| vec![error])?;
+    watch(&mut *source, why, config, signals, output)
 }
 
 fn watch(
     source: &mut dyn Source,
-    backend: &'static str,
+    backend: String,
     config: &Config,
     signals: &Signals,
     output: impl Write + Send + 'static,

@@ -69,10 +69,11 @@ impl Drop for Target {
 }
 
 /// A report without what differs from run to run and from machine to machine: addresses and counts, the C library's
-/// frames, how often the leak was seen again.
+/// frames, how often the leak was seen again, which backend is chosen and what it missed while it attached.
 fn shape(report: &str) -> Vec<String> {
-    let varies =
-        |line: &&str| ["libc.so", "times again", "still live at the end"].iter().any(|text| line.contains(text));
+    const VARYING: [&str; 5] =
+        ["libc.so", "times again", "still live at the end", "-- Backend: ", "not known to be live"];
+    let varies = |line: &&str| VARYING.iter().any(|text| line.contains(text));
     report
         .lines()
         .filter(|line| !varies(line) && !line.is_empty())

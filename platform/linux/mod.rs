@@ -12,6 +12,7 @@ mod guard_table;
 mod halt;
 mod memory;
 mod newborn;
+mod privileges;
 mod ptrace;
 mod remote;
 mod restart;
@@ -26,6 +27,7 @@ mod trap_mask;
 mod wait;
 mod watch;
 
+pub use privileges::{Privilege, is_confined};
 pub use root::RootDirectory;
 pub use tracer::LinuxTracer;
 

@@ -118,6 +118,7 @@ impl Kernel {
     /// # Errors
     /// What the least demanding variant failed with.
     pub(super) fn load(sizes: Sizes) -> libbpf_rs::Result<Kernel> {
+        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, log)));
         let mut last = None;
         for attachment in Attachment::BEST_FIRST {
             match Kernel::load_variant(attachment, sizes) {
@@ -367,6 +368,11 @@ impl Kernel {
             None => Err(libbpf_rs::Error::from_raw_os_error(nix::libc::ENOENT)),
         }
     }
+}
+
+/// What libbpf has to say is of use to who looks for the reason of an error, which it returns besides.
+fn log(_: libbpf_rs::PrintLevel, message: String) {
+    tracing::debug!("{}", message.trim_end());
 }
 
 fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Result<libbpf_rs::Map<'object>> {

@@ -8,6 +8,7 @@ mod hooks;
 mod kernel;
 mod layout;
 pub mod placement;
+mod privileges;
 mod source;
 mod table;
 

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::error::Error;
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libbpf_rs::RingBuffer;
+use libbpf_rs::{ErrorKind, RingBuffer};
 use memleax_platform::{MappedFile, Mapping, Pid, Registers, Tracer, native};
 use rustc_hash::FxHashMap;
 
@@ -15,6 +16,7 @@ use super::books::{self, Census};
 use super::hooks;
 use super::kernel::{Kernel, Probe, Role, Sizes};
 use super::layout::{Control, End, StackCopy, StackRecord};
+use super::privileges;
 use super::table::RuleTable;
 use crate::allocator::{self, FUNCTIONS, Hook};
 use crate::config::Config;
@@ -41,8 +43,6 @@ const OVERFLOW: u32 = 1 << 23;
 /// Room for libraries that are loaded later.
 const SPARE_ROWS: usize = 1 << 18;
 
-const REMEDY: &str = "it needs CAP_BPF and CAP_PERFMON (before Linux 6.6 CAP_SYS_ADMIN), so run memleax as root, or use --backend=ptrace";
-
 /// Why a process cannot be observed by uprobes. Nothing of ours is left in it.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -50,15 +50,13 @@ pub enum AttachError {
     #[error(transparent)]
     Platform(#[from] memleax_platform::Error),
     /// The kernel does not take the programs.
-    #[error("cannot load the BPF programs: {cause:#}; {remedy}")]
+    #[error("cannot load the BPF programs: {cause:#}; {}", remedy(cause))]
     Load {
         /// The kernel's answer.
         cause: libbpf_rs::Error,
-        /// What may help.
-        remedy: &'static str,
     },
     /// A probe cannot be set.
-    #[error("cannot set uprobes in {module} of process {pid}: {cause:#}; {remedy}")]
+    #[error("cannot set uprobes in {module} of process {pid}: {cause:#}; {}", remedy(cause))]
     Attach {
         /// The module's path.
         module: String,
@@ -66,8 +64,6 @@ pub enum AttachError {
         pid: Pid,
         /// The kernel's answer.
         cause: libbpf_rs::Error,
-        /// What may help.
-        remedy: &'static str,
     },
     /// Nothing in it is known to allocate.
     #[error("cannot find an allocator in process {pid}: searched {searched}")]
@@ -77,6 +73,15 @@ pub enum AttachError {
         /// The modules searched.
         searched: String,
     },
+}
+
+/// What may help where the kernel answers `cause`.
+fn remedy(cause: &libbpf_rs::Error) -> String {
+    match cause.kind() {
+        ErrorKind::PermissionDenied => privileges::remedy(),
+        ErrorKind::InvalidInput => "another tool may hold a uprobe on the same instruction: end it first".into(),
+        _ => "`memleax doctor` tells what this kernel takes".into(),
+    }
 }
 
 /// A target observed by uprobes.
@@ -158,7 +163,7 @@ impl<T: Tracer> BpfSource<T> {
             bucket_bits: BUCKET_BITS,
             overflow: OVERFLOW,
         };
-        let mut kernel = Kernel::load(sizes).map_err(|cause| AttachError::Load { cause, remedy: REMEDY })?;
+        let mut kernel = Kernel::load(sizes).map_err(|cause| AttachError::Load { cause })?;
         let frames = u32::try_from(config.depth.saturating_sub(1)).unwrap_or(u32::MAX);
         kernel.configure(config.limits.expire, frames);
         table.publish(&rows, &kernel.table());
@@ -166,7 +171,7 @@ impl<T: Tracer> BpfSource<T> {
         let inbox = Rc::clone(&records);
         let ring = kernel
             .records(move |bytes| inbox.borrow_mut().extend(StackRecord::parse(bytes)))
-            .map_err(|cause| AttachError::Load { cause, remedy: REMEDY })?;
+            .map_err(|cause| AttachError::Load { cause })?;
         if let Err(why) = kernel.watch_exec() {
             tracing::warn!("cannot observe exec: {why:#}");
         }
@@ -235,8 +240,9 @@ impl<T: Tracer> BpfSource<T> {
         if probes.is_empty() {
             return Ok(());
         }
-        let path = self.path_of(module);
-        self.kernel.attach(self.target, &path, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
+        let file = self.open(module).map_err(|cause| self.cannot_attach(module, cause))?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        self.kernel.attach(self.target, path.as_ref(), &probes).map_err(|cause| self.cannot_attach(module, cause))?;
         self.kernel.moved(module, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
         self.hooked.insert(module.file_id, probes);
         if !names.is_empty() {
@@ -259,26 +265,17 @@ impl<T: Tracer> BpfSource<T> {
     }
 
     fn cannot_attach(&self, module: &Module, cause: libbpf_rs::Error) -> AttachError {
-        let remedy = match cause.kind() {
-            libbpf_rs::ErrorKind::InvalidInput => {
-                "another tool may hold a uprobe on the same instruction: end it first"
-            }
-            _ => REMEDY,
-        };
-        AttachError::Attach { module: module.path.display().to_string(), pid: self.target, remedy, cause }
+        AttachError::Attach { module: module.path.display().to_string(), pid: self.target, cause }
     }
 
-    /// The kernel's own reference to the file that is mapped, whatever its path names now.
-    fn path_of(&mut self, module: &Module) -> PathBuf {
-        let mapping = self.facts.mappings(self.target).ok().and_then(|mappings| {
-            mappings
-                .into_iter()
-                .find(|mapping| mapping.file_id == module.file_id && module.range.contains(&mapping.start))
-        });
-        match mapping {
-            Some(Mapping { start, end, .. }) => format!("/proc/{}/map_files/{start:x}-{end:x}", self.target).into(),
-            None => format!("/proc/{}/root{}", self.target, module.path.display()).into(),
-        }
+    /// The file that is mapped, whatever its path names now.
+    fn open(&mut self, module: &Module) -> libbpf_rs::Result<File> {
+        let mappings = self.facts.mappings(self.target).map_err(std::io::Error::other)?;
+        let mapping = mappings
+            .iter()
+            .find(|mapping| mapping.file_id == module.file_id && module.range.contains(&mapping.start))
+            .ok_or_else(|| std::io::Error::other("it is not mapped any more"))?;
+        Ok(self.facts.open_mapping(self.target, mapping)?)
     }
 
     fn now(&self) -> Timestamp {

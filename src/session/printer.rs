@@ -22,7 +22,7 @@ use crate::unwind::{ModuleTable, Role};
 /// What the report is about.
 pub(super) struct Subject {
     pub(super) target: Pid,
-    pub(super) backend: &'static str,
+    pub(super) backend: String,
     pub(super) expire: Duration,
     pub(super) debug_file: Option<PathBuf>,
     pub(super) root: Option<RootDirectory>,
@@ -57,7 +57,7 @@ pub(super) fn print(
     let names = Names { symbolizer, modules, stacks: HashMap::new(), shared };
     let mut printer = Printer { text: Text::new(output), quiet: subject.quiet, names };
     if !subject.quiet {
-        printer.text.begin(subject.target, subject.backend, subject.expire)?;
+        printer.text.begin(subject.target, &subject.backend, subject.expire)?;
     }
     if let Some(path) = unused {
         let path = path.display();

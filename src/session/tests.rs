@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use memleax_platform::{Pid, Signal};
 
 use super::*;
-use crate::config::{Color, Limits};
+use crate::config::{Backend, Color, Limits};
 use crate::event::{Backtrace, Ending, Frame, FrameKind, StackId};
 use crate::source::Notice;
 use crate::stack::StackTable;
@@ -221,7 +221,7 @@ impl Run {
     }
 
     fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
-        watch(&mut self.source, "scripted", config, &self.signals, output)
+        watch(&mut self.source, "scripted".into(), config, &self.signals, output)
     }
 }
 

@@ -3,6 +3,7 @@
 //! `MEMLEAX_STRESS=1` runs the repeated ones as often as the promises are worded (20 or 100 times), instead of a few times.
 
 mod allocators;
+mod backend;
 mod children;
 mod endings;
 mod errors;

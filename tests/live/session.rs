@@ -46,7 +46,7 @@ fn a_hangup_that_is_ignored_stays_so() {
     }
     let mut target = Target::c("crash").start();
     let mut command = Command::new("sh");
-    let script = r#"trap "" HUP; exec "$0" --expire 1 "$1""#;
+    let script = r#"trap "" HUP; exec "$0" --backend ptrace --expire 1 "$1""#;
     command.args(["-c", script, env!("CARGO_BIN_EXE_memleax"), &target.id().to_string()]);
     let mut monitor = Process::spawn(&mut command);
     while !monitor.line().expect("it attaches").contains("Hooked in") {}

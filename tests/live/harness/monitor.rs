@@ -14,7 +14,7 @@ pub(crate) struct Monitor {
     lines: Vec<String>,
 }
 
-/// Which backend the tests are for, if not the default.
+/// Which backend the tests are for, if not ptrace.
 const BACKEND: &str = "MEMLEAX_TEST_BACKEND";
 
 /// Long enough that a block freed at once never counts as expired, even on a busy machine.
@@ -36,16 +36,18 @@ impl Monitor {
 
     /// Starts it without waiting for anything.
     pub(crate) fn spawn(target: u32, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_memleax"));
+        Self::spawn_through(Command::new(env!("CARGO_BIN_EXE_memleax")), target, arguments)
+    }
+
+    /// The same by a command that ends with memleax's path (`setpriv … memleax`).
+    pub(crate) fn spawn_through(mut command: Command, target: u32, arguments: &[&str]) -> Self {
         for (option, value) in [("--expire", EXPIRY), ("--expired-blocks", "1000000")] {
             if !arguments.contains(&option) {
                 command.args([option, value]);
             }
         }
-        if let Some(backend) = std::env::var_os(BACKEND)
-            && !arguments.contains(&"--backend")
-        {
-            command.arg("--backend").arg(backend);
+        if !arguments.contains(&"--backend") {
+            command.arg("--backend").arg(std::env::var_os(BACKEND).unwrap_or_else(|| "ptrace".into()));
         }
         command.args(arguments).arg(target.to_string());
         Monitor { process: Process::spawn(&mut command), lines: Vec::new() }

@@ -1,0 +1,26 @@
+//! What the kernel asks of who loads programs.
+
+use memleax_platform::native::{Privilege, is_confined};
+
+/// Either of these is enough (capabilities(7), Linux 5.8).
+const ENOUGH: [&[Privilege]; 2] = [&[Privilege::Admin], &[Privilege::Bpf, Privilege::Perfmon]];
+
+/// Names of the least set of privileges that would be enough and of which these are not held; empty if enough are.
+pub(super) fn missing() -> Vec<&'static str> {
+    if ENOUGH[0].iter().all(|privilege| privilege.is_held()) {
+        return Vec::new();
+    }
+    ENOUGH[1].iter().filter(|privilege| !privilege.is_held()).map(|privilege| privilege.name()).collect()
+}
+
+/// Where the kernel does not permit something: why, and what to do.
+pub(super) fn remedy() -> String {
+    let missing = missing();
+    if is_confined() {
+        "memleax runs in a user namespace (a rootless container), whose privileges do not reach that far: run it outside".into()
+    } else if missing.is_empty() {
+        "memleax has the capabilities for it: a filter of system calls (a container's, say) or the kernel's lockdown denies it".into()
+    } else {
+        format!("memleax lacks {}: run it as root", missing.join(" and "))
+    }
+}
