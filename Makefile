@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 build:
 	scripts/setup.sh build
-	$(CARGO) build --locked --release
+	CARGO=$(CARGO) scripts/build.sh
 
 # Attaches to a program with a planted leak; ends with the report that names it.
 demo: build
