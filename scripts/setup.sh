@@ -39,6 +39,7 @@ test   redis-server                   redis-server                  redis|valkey
 test   nginx                          nginx-light|nginx             nginx             nginx       nginx              nginx        nginx
 test   sqlite3                        sqlite3                       sqlite            sqlite      sqlite3            sqlite       sqlite3
 test   python3                        python3                       python3           python      python3            python3      python3
+test   perl                           perl                          perl              perl        perl               perl         perl5
 test   dwz                            dwz                           dwz               -           dwz                dwz          -
 test   eu-strip                       elfutils                      elfutils          elfutils    elfutils           elfutils     elfutils
 test   objcopy                        binutils                      binutils          binutils    binutils           binutils     binutils

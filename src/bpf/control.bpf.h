@@ -7,6 +7,12 @@
 
 #include "layout.bpf.h"
 
+/* Fixed when the programs are loaded, so that the verifier knows them. */
+const volatile struct {
+	u64 copy; /* bytes of a stack_copy */
+	u64 copy_all; /* of every new stack, not only of those that the table does not suffice for: to compare both ways to walk */
+} loading = { 2 * PAGE, 0 };
+
 struct {
 	MAP(BPF_MAP_TYPE_ARRAY, u32, struct control, 1, BPF_F_MMAPABLE);
 } control SEC(".maps");

@@ -72,6 +72,29 @@ pub(super) struct Sizes {
     pub(super) bucket_bits: u32,
     /// Live blocks beyond those, which take memory (about 100 bytes) only when they are there.
     pub(super) overflow: u32,
+    /// Bytes of the ring buffer; a power of two.
+    pub(super) records: u32,
+    /// What is sent of a stack that has to be walked here.
+    pub(super) copies: Copies,
+}
+
+/// Copies of stacks for the general unwinder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Copies {
+    /// Bytes of each of the two; whole pages, at most 64 KiB.
+    pub(super) length: u32,
+    /// Of each new stack, to compare both ways to walk; not only of those that the rule table does not suffice for.
+    pub(super) all: bool,
+}
+
+impl Copies {
+    /// Where the rule table does not suffice.
+    pub(super) const WHERE_NEEDED: Copies = Copies { length: 8192, all: false };
+
+    /// `loading` of `control.bpf.h`.
+    fn words(self) -> [u64; 2] {
+        [self.length.into(), self.all.into()]
+    }
 }
 
 /// What a probe is to do when it is hit.
@@ -137,8 +160,13 @@ impl Kernel {
         let cpus = u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(1);
         let mut open = ObjectBuilder::default().open_memory(bytes)?;
         for mut map in open.maps_mut() {
+            if map.name().to_str().is_some_and(|name| name.ends_with(".rodata")) {
+                map.set_initial_value(sizes.copies.words().map(u64::to_ne_bytes).as_flattened())?;
+                continue;
+            }
             let entries = match map.name().to_str() {
                 Some("rows") => sizes.rows,
+                Some("records") => sizes.records,
                 Some("scratch") => cpus * SCRATCH_PER_CPU,
                 Some("live") => 1 << sizes.bucket_bits,
                 Some("overflow") if attachment == Attachment::Old => sizes.overflow + (8 << sizes.bucket_bits),
@@ -403,6 +431,7 @@ mod tests {
                     "live" => slot::WORDS * BUCKET_SLOTS,
                     "overflow" => slot::WORDS - 1,
                     "scratch" | "calls" | "records" => continue,
+                    rodata if rodata.ends_with(".rodata") => Copies::WHERE_NEEDED.words().len(),
                     other => panic!("what is in {other}?"),
                 };
                 assert_eq!(map.value_size() as usize, words * size_of::<u64>(), "{}", map.name().display());

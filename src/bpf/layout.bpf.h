@@ -91,17 +91,19 @@ struct site {
 struct stack_record {
 	u64 site;
 	u32 count, end;
-	u32 guess, pad;
+	u32 guess, insufficient; /* insufficient: the rest is the general unwinder's */
 	u64 function;
 	u64 exact[FRAMES / 64]; /* bit i: pcs[i] is exact, not a return address */
 	u64 pcs[FRAMES];
 };
 
-#define COPY 8192
+/* What a copy of a stack may hold at the most. */
+#define COPY_LIMIT 65536
 
+/* A piece of stack. */
 struct stack_copy {
 	u64 start, length;
-	u8 bytes[COPY];
+	u8 bytes[];
 };
 
 /*
@@ -111,8 +113,8 @@ struct stack_copy {
 struct slow_record {
 	struct stack_record head;
 	struct pt_regs registers;
-	struct stack_copy innermost; /* from the return address on */
-	struct stack_copy rest; /* from a little below where the kernel's walk ended */
+	/* Then two copies of loading.copy bytes: from the return address on, and from a little below where a signal came, or else
+	 * where the kernel's walk ended. */
 };
 
 #endif

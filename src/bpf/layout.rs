@@ -129,10 +129,12 @@ pub(super) struct StackRecord {
     pub(super) site: u64,
     pub(super) end: End,
     pub(super) by_frame_pointer: bool,
+    /// The rule table did not suffice: the rest is the general unwinder's.
+    pub(super) is_insufficient: bool,
     pub(super) function: u64,
     /// Address, and whether it is exact.
     pub(super) frames: Vec<(u64, bool)>,
-    /// Where the table did not suffice.
+    /// What the general unwinder needs: where the table did not suffice, or if asked for.
     pub(super) copy: Option<StackCopy>,
 }
 
@@ -160,6 +162,7 @@ impl StackRecord {
             site: word(0)?,
             end,
             by_frame_pointer: word(2)? & 0xffff_ffff != 0,
+            is_insufficient: word(2)? >> 32 != 0,
             function: word(3)?,
             frames,
             copy: StackCopy::parse(bytes.get(StackRecord::WORDS * 8..)?),
@@ -179,22 +182,19 @@ pub(super) struct StackCopy {
 impl StackCopy {
     /// `struct pt_regs`
     const REGISTERS: usize = 21;
-    /// `COPY`
-    const PART: usize = 8192;
-
     /// `None` if the record ends before it.
     fn parse(bytes: &[u8]) -> Option<StackCopy> {
         let (registers, parts) = bytes.split_at_checked(StackCopy::REGISTERS * 8)?;
         let (words, _) = registers.as_chunks::<8>();
         let [r15, r14, r13, r12, rbp, rbx, ..] = *words else { return None };
         let [r15, r14, r13, r12, rbp, rbx] = [r15, r14, r13, r12, rbp, rbx].map(u64::from_le_bytes);
-        let part = |from: usize| {
-            let bytes = parts.get(from..)?;
+        let (innermost, rest) = parts.split_at(parts.len() / 2);
+        let part = |bytes: &[u8]| {
             let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
             let length = usize::try_from(word(8)?).ok()?;
             Some((word(0)?, bytes.get(16..)?.get(..length)?.to_vec()))
         };
-        let parts = [part(0)?, part(16 + StackCopy::PART)?];
+        let parts = [part(innermost)?, part(rest)?];
         let registers = Registers { r15, r14, r13, r12, rbp, rbx, rsp: parts[0].0, ..Registers::default() };
         Some(StackCopy { registers, parts })
     }

@@ -23,12 +23,13 @@ struct {
 	MAP(BPF_MAP_TYPE_ARRAY, u32, u64, SITES, BPF_F_MMAPABLE);
 } site_cache SEC(".maps");
 
+/* Sized at load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 23);
+	__uint(max_entries, 4096);
 } records SEC(".maps");
 
-/* Where below its CFA a function saves what its caller wants back. */
+/* Where below its CFA a function saves what its caller wants back; also what a leaf function uses below rsp (psABI, 3.2.2). */
 #define SAVED_REGISTERS 128
 
 static __always_inline struct site *site_of(u64 number)
@@ -38,9 +39,11 @@ static __always_inline struct site *site_of(u64 number)
 	return bpf_map_lookup_elem(&sites, &index);
 }
 
-static __always_inline bool needs_general_unwinder(struct control *c, struct scratch *s)
+/* True if the rest of the walk is the general unwinder's. */
+static __always_inline bool table_is_insufficient(struct control *c, struct scratch *s)
 {
-	return s->end == END_SLOW || s->end == END_GAP || s->guess || (s->end == END_DEPTH && s->limit < c->depth);
+	return s->end == END_SLOW || s->end == END_GAP || s->end == END_INCONSISTENT || s->guess ||
+	       (s->end == END_DEPTH && s->limit < c->depth);
 }
 
 /* Numbers from 1 on. */
@@ -53,31 +56,62 @@ static __always_inline u64 next_site(struct control *c, struct scratch *s)
 #endif
 }
 
+/*
+ * The number of a stack whose record has its place in the ring buffer already: once others can see the number, they count by it.
+ * 0 if all are given out. `is_new` is false if another CPU came first.
+ */
+static __always_inline u64 number_stack(struct scratch *s, bool *is_new)
+{
+	struct control *c = settings();
+	u64 hash = s->hash, number, *known;
+
+	*is_new = 0;
+	if (!c)
+		return 0;
+	number = next_site(c, s);
+	if (number >= SITES)
+		return 0;
+	if (!bpf_map_update_elem(&site_numbers, &hash, &number, BPF_NOEXIST)) {
+		*is_new = 1;
+		return number;
+	}
+	known = bpf_map_lookup_elem(&site_numbers, &hash);
+	return known ? *known : 0;
+}
+
 static __always_inline void describe(struct stack_record *record, struct scratch *s, u64 number, u64 function)
 {
 	record->site = number;
 	record->count = s->count;
 	record->end = s->end;
 	record->guess = s->guess;
+	record->insufficient = s->insufficient;
 	record->function = function;
 	record->exact[0] = s->exact_frames[0];
 	record->exact[1] = s->exact_frames[1];
 	bpf_probe_read_kernel(record->pcs, sizeof(record->pcs), s->pcs);
 }
 
-/* False if there is no room. */
-static __noinline bool send_stack(struct scratch *s, u64 number, u64 function)
+/* Numbers a stack and tells of it. 0 if there is no room. */
+static __noinline u64 send_stack(struct scratch *s, u64 function)
 {
 	struct stack_record *record;
+	bool is_new;
+	u64 number;
 
 	if (!s)
 		return 0;
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record)
 		return 0;
-	describe(record, s, number, function);
-	bpf_ringbuf_submit(record, 0);
-	return 1;
+	number = number_stack(s, &is_new);
+	if (is_new) {
+		describe(record, s, number, function);
+		bpf_ringbuf_submit(record, 0);
+	} else {
+		bpf_ringbuf_discard(record, 0);
+	}
+	return number;
 }
 
 /* Up to the end of the stack: page by page. */
@@ -85,10 +119,10 @@ static __always_inline void copy_stack(struct stack_copy *copy, u64 start)
 {
 	u64 length = 0;
 
-	for (int i = 0; i < COPY / PAGE; i++) {
+	for (int i = 0; i < COPY_LIMIT / PAGE; i++) {
 		u64 step = PAGE - ((start + length) & (PAGE - 1));
 
-		if (length > COPY - PAGE || bpf_probe_read_user(copy->bytes + length, step, (void *)(start + length)))
+		if (length > loading.copy - PAGE || bpf_probe_read_user(copy->bytes + length, step, (void *)(start + length)))
 			break;
 		length += step;
 	}
@@ -97,29 +131,37 @@ static __always_inline void copy_stack(struct stack_copy *copy, u64 start)
 }
 
 /* The same, with what the general unwinder needs. */
-static __noinline bool send_slow_stack(struct pt_regs *ctx, struct scratch *s, u64 number, u64 function, u64 sp)
+static __noinline u64 send_slow_stack(struct pt_regs *ctx, struct scratch *s, u64 function, u64 sp)
 {
+	u64 number, rest, part = sizeof(struct stack_copy) + loading.copy;
 	struct slow_record *record;
+	bool is_new;
 
 	if (!s)
 		return 0;
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record) + 2 * part, 0);
 	if (!record)
 		return 0;
+	number = number_stack(s, &is_new);
+	if (!is_new) {
+		bpf_ringbuf_discard(record, 0);
+		return number;
+	}
 	describe(&record->head, s, number, function);
 	bpf_probe_read_kernel(&record->registers, sizeof(record->registers), ctx);
-	copy_stack(&record->innermost, sp);
-	copy_stack(&record->rest, s->sp - SAVED_REGISTERS > sp ? s->sp - SAVED_REGISTERS : sp);
+	copy_stack((void *)(record + 1), sp);
+	/* A signal handler's stack may be anywhere. */
+	rest = s->interrupted && s->sp - s->interrupted < loading.copy - PAGE ? s->interrupted : s->sp;
+	copy_stack((void *)(record + 1) + part, rest - SAVED_REGISTERS);
 	bpf_ringbuf_submit(record, 0);
-	return 1;
+	return number;
 }
 
-/* A number for a stack not seen before, and its frames to user space. 0 if there is no room. */
-static __noinline u64 new_site(struct pt_regs *ctx, struct scratch *s, u64 function, u64 sp)
+/* The number of a stack that the cache does not know. 0 if there is no room: the next call from there tries again. */
+static __noinline u64 look_up_site(struct pt_regs *ctx, struct scratch *s, u64 function, u64 sp)
 {
 	struct control *c = settings();
 	u64 hash, number, *known;
-	bool sent;
 
 	if (!s || !c)
 		return 0;
@@ -127,27 +169,13 @@ static __noinline u64 new_site(struct pt_regs *ctx, struct scratch *s, u64 funct
 	known = bpf_map_lookup_elem(&site_numbers, &hash);
 	if (known)
 		return *known;
-	number = next_site(c, s);
-	if (number >= SITES)
-		goto lost;
-	if (bpf_map_update_elem(&site_numbers, &hash, &number, BPF_NOEXIST)) {
-		/* Another CPU came first, or the map is full. */
-		known = bpf_map_lookup_elem(&site_numbers, &hash);
-		if (known)
-			return *known;
-		goto lost;
-	}
-	if (needs_general_unwinder(c, s))
-		sent = send_slow_stack(ctx, s, number, function, sp);
+	if (loading.copy_all || s->insufficient)
+		number = send_slow_stack(ctx, s, function, sp);
 	else
-		sent = send_stack(s, number, function);
-	if (sent)
-		return number;
-	/* The next call from there tries again. */
-	bpf_map_delete_elem(&site_numbers, &hash);
-lost:
-	COUNT(c->lost_sites);
-	return 0;
+		number = send_stack(s, function);
+	if (!number)
+		COUNT(c->lost_sites);
+	return number;
 }
 
 /* The site of a call whose return address is at `sp`. */
@@ -188,6 +216,7 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 	s->count = 0;
 	s->exact = 0;
 	s->guess = 0;
+	s->interrupted = 0;
 	s->exact_frames[0] = 0;
 	s->exact_frames[1] = 0;
 	s->limit = c->depth < FRAMES ? c->depth : FRAMES;
@@ -199,7 +228,8 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 	call->want = used > s->want ? used : s->want - (s->want - used) / 64;
 	call->unreadable = s->unreadable;
 	/* Stacks that part only beyond the point where the walk ended. */
-	if (needs_general_unwinder(c, s))
+	s->insufficient = table_is_insufficient(c, s);
+	if (s->insufficient)
 		s->hash = (s->hash ^ s->sp) * 0xD6E8FEB86659FD93ull;
 	hash = s->hash;
 	place = hash & (SITES - 1);
@@ -211,7 +241,7 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 		site &= 0xffff;
 		goto out;
 	}
-	site = new_site(ctx, s, function, sp);
+	site = look_up_site(ctx, s, function, sp);
 	if (site)
 		*cached = (hash & ~0xffffull) | site;
 out:

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::books::{self, Census};
 use super::hooks;
-use super::kernel::{Kernel, Probe, Role, Sizes};
+use super::kernel::{Copies, Kernel, Probe, Role, Sizes};
 use super::layout::{Control, End, StackCopy, StackRecord};
 use super::privileges;
 use super::table::RuleTable;
@@ -34,14 +34,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often all live blocks are looked at, at the least.
 const CENSUS: Duration = Duration::from_secs(1);
 
-/// Buckets for a million live blocks.
-const BUCKET_BITS: u32 = 17;
-
-/// Live blocks beyond those.
-const OVERFLOW: u32 = 1 << 23;
-
-/// Room for libraries that are loaded later.
-const SPARE_ROWS: usize = 1 << 18;
+/// Buckets for a million live blocks, eight million beyond those, and room for libraries that are loaded later.
+const SIZES: Sizes =
+    Sizes { rows: 1 << 18, bucket_bits: 17, overflow: 1 << 23, records: 1 << 23, copies: Copies::WHERE_NEEDED };
 
 /// Why a process cannot be observed by uprobes. Nothing of ours is left in it.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +143,11 @@ impl<T: Tracer> BpfSource<T> {
     /// # Errors
     /// [`AttachError`]; the process has then been left as it was.
     pub fn attach(config: &Config, facts: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
+        Self::attach_with(config, facts, debug_files, SIZES)
+    }
+
+    /// The same with other sizes; `rows` is what is to be left for libraries that are loaded later.
+    fn attach_with(config: &Config, facts: T, debug_files: DebugFiles, sizes: Sizes) -> Result<Self, AttachError> {
         let target = config.target;
         let watch = native::ProcessWatch::new(target)?;
         let mut modules = ModuleMap::default();
@@ -158,11 +158,8 @@ impl<T: Tracer> BpfSource<T> {
         unwinder.update(&modules, &mut debug_files);
         let mut table = RuleTable::new();
         let rows = table.rows(&modules, &mut debug_files);
-        let sizes = Sizes {
-            rows: u32::try_from(2 * (rows.len() + SPARE_ROWS)).unwrap_or(u32::MAX),
-            bucket_bits: BUCKET_BITS,
-            overflow: OVERFLOW,
-        };
+        let rows_at_most = 2 * (rows.len() + sizes.rows as usize);
+        let sizes = Sizes { rows: u32::try_from(rows_at_most).unwrap_or(u32::MAX), ..sizes };
         let mut kernel = Kernel::load(sizes).map_err(|cause| AttachError::Load { cause })?;
         let frames = u32::try_from(config.depth.saturating_sub(1)).unwrap_or(u32::MAX);
         kernel.configure(config.limits.expire, frames);
@@ -311,6 +308,26 @@ impl<T: Tracer> BpfSource<T> {
         }
     }
 
+    /// Waits for a tick, or for what is more urgent, learns what is mapped now, and receives the kernel's records. True if the target
+    /// has ended.
+    fn receive(&mut self, sink: &mut dyn Sink) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        let ended = self.watch.wait(self.ring.epoll_fd(), TICK)?;
+        if std::mem::take(&mut self.cache_is_stale) {
+            super::table::forget_cached(self.kernel.table().rule_cache);
+        }
+        let execs = self.kernel.counter(Control::Execs);
+        if !ended && std::mem::replace(&mut self.seen.execs, execs) != execs {
+            self.replaced(sink)?;
+        }
+        let changes = self.kernel.counter(Control::LoaderChanges);
+        if !ended && std::mem::replace(&mut self.seen.loader_changes, changes) != changes {
+            self.look_again()?;
+        }
+        // Only now: a record may be about a library that was loaded just before.
+        self.ring.consume()?;
+        Ok(ended)
+    }
+
     /// Numbers the stacks that the kernel has told of.
     fn take_records(&mut self) {
         let records = std::mem::take(&mut *self.records.borrow_mut());
@@ -445,20 +462,7 @@ fn refresh<T: Tracer>(
 
 impl<T: Tracer> Source for BpfSource<T> {
     fn observe(&mut self, sink: &mut dyn Sink) -> Result<Progress, Box<dyn Error + Send + Sync>> {
-        let ended = self.watch.wait(self.ring.epoll_fd(), TICK)?;
-        if std::mem::take(&mut self.cache_is_stale) {
-            super::table::forget_cached(self.kernel.table().rule_cache);
-        }
-        let execs = self.kernel.counter(Control::Execs);
-        if !ended && std::mem::replace(&mut self.seen.execs, execs) != execs {
-            self.replaced(sink)?;
-        }
-        let changes = self.kernel.counter(Control::LoaderChanges);
-        if !ended && std::mem::replace(&mut self.seen.loader_changes, changes) != changes {
-            self.look_again()?;
-        }
-        // Only now: a record may be about a library that was loaded just before.
-        self.ring.consume()?;
+        let ended = self.receive(sink)?;
         self.take_records();
         let now = self.now();
         if ended || now.0 >= self.next_census {
@@ -489,3 +493,6 @@ impl<T: Tracer> Source for BpfSource<T> {
         self.modules.table()
     }
 }
+
+#[cfg(test)]
+mod exactness;

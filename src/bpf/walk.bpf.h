@@ -24,8 +24,9 @@ struct {
 /* Where a stack is walked; four for each CPU, since these programs may be preempted. Sized at load. */
 struct scratch {
 	u32 busy;
-	u32 count, limit, exact, guess, end, length;
+	u32 count, limit, exact, guess, insufficient, end, length;
 	u64 pc, sp, bp, bx, base, hash, want, unreadable;
+	u64 interrupted; /* rsp where the last signal came; 0: none did */
 	u64 exact_frames[FRAMES / 64];
 	u64 next_site;
 	u64 pcs[FRAMES];
@@ -182,6 +183,7 @@ __noinline int walk_frames(u32 index)
 			if (word(s, sp + SIGNAL_RBP, &bp) || word(s, sp + SIGNAL_RBX, &bx) || word(s, sp + SIGNAL_RIP, &pc) ||
 			    word(s, sp + SIGNAL_RSP, &sp))
 				goto unreadable;
+			s->interrupted = sp;
 			exact = 1;
 			continue;
 		} else {
@@ -189,6 +191,8 @@ __noinline int walk_frames(u32 index)
 			break;
 		}
 		if (cfa <= sp) {
+			/* Another stack, or the walk is lost. */
+			sp = cfa;
 			end = END_INCONSISTENT;
 			break;
 		}

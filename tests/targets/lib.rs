@@ -8,7 +8,9 @@
 mod compile;
 mod process;
 mod truth;
+mod unable;
 
 pub use compile::{Program, Target};
 pub use process::{PATIENCE, Process, target_directory};
 pub use truth::{Site, Step, Truth};
+pub use unable::{has_program, unable};

@@ -11,6 +11,7 @@ pub(crate) use report::{CallStack, Frame, Report};
 pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
 
 use memleax_targets::{Process, Program, Truth};
+pub(crate) use memleax_targets::{has_program, unable};
 
 /// True if this machine lets us trace. Says why not, which is a failure where `CI` is set.
 pub(crate) fn may_trace() -> bool {
@@ -21,26 +22,6 @@ pub(crate) fn may_trace() -> bool {
     }
     unable(&format!("tracing needs root where kernel.yama.ptrace_scope is {}", scope.trim()));
     false
-}
-
-/// Says why a test cannot run here; a failure where `CI` is set.
-pub(crate) fn unable(why: &str) {
-    use std::io::Write;
-    assert!(std::env::var_os("CI").is_none(), "this test must run in CI: {why}");
-    // Straight to the stream, so that the test harness does not capture it.
-    let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
-}
-
-/// True if there is a program of this name (or path).
-pub(crate) fn has_program(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Servers stand where only root's search path leads.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = folders.map(|folder| folder.join(name)).any(|file| file.exists());
-    if !found {
-        unable(&format!("{name} is not installed; scripts/setup.sh test installs it"));
-    }
-    found
 }
 
 /// What the program planted between two of its answers.
