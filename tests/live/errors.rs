@@ -54,20 +54,6 @@ fn itself_and_init_are_left_alone() {
 }
 
 #[test]
-fn already_traced() {
-    if !may_trace() {
-        return;
-    }
-    let mut target = Target::c("crash").start();
-    let first = Monitor::attach(&target, &[]);
-    refused(target.id(), &["traces it already", &first.id().to_string()]);
-    // The first one is not disturbed.
-    target.ask("go 1");
-    first.interrupt();
-    target.quit();
-}
-
-#[test]
 fn no_allocator() {
     if !may_trace() {
         return;

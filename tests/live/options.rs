@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use memleax_targets::{PATIENCE, Process, Target, target_directory};
 
-use crate::harness::{Monitor, State, assert_truth, has_program, may_trace, program_symbols};
+use crate::harness::{self, Monitor, State, assert_truth, has_program, may_trace, program_symbols};
 
 /// `--mmap`: anonymous mappings are blocks, too; those that the allocator makes for itself are not.
 #[test]
@@ -70,7 +70,7 @@ fn report_to_a_file() {
     let directory = tempfile::tempdir_in(target_directory()).expect("a temporary directory");
     let path = directory.path().join("report");
     let mut target = Target::c("crash").start();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_memleax"));
+    let mut command = harness::memleax();
     command.args(["--expire", "100ms", &target.id().to_string()]).stdout(File::create(&path).expect("a file"));
     let mut memleax = command.stdin(Stdio::null()).spawn().expect("memleax starts");
     let wait_for = |text: &str| {

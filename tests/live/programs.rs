@@ -13,9 +13,8 @@ use memleax_targets::{PATIENCE, Process, Target};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Monitor, State, has_program, may_trace, wait_until_idle};
+use crate::harness::{Monitor, State, has_program, may_trace, rounds, wait_until_idle};
 
-const CYCLES: usize = 20;
 /// Checked answers per half cycle: while attached, and after detaching.
 const ANSWERS: usize = 5;
 
@@ -32,7 +31,7 @@ fn cycles_under_load(pid: u32, mut request: impl FnMut() + Send) {
                 request();
             }
         });
-        for _ in 0..CYCLES {
+        for _ in 0..rounds(20, 20) {
             let monitor = Monitor::attach_to(pid, &[]);
             wait_for_answers(&answers);
             let report = monitor.interrupt();

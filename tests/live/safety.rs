@@ -4,7 +4,7 @@ use memleax_targets::{Process, Program, Target};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Monitor, State, assert_truth, may_trace, program_symbols, rounds, since, text_differences, tracer_of,
+    Backend, Monitor, State, assert_truth, may_trace, program_symbols, rounds, since, text_differences, tracer_of,
 };
 
 /// Ends memleax by a signal in the middle of four busy threads; the target must be alive, working and as it was.
@@ -101,7 +101,14 @@ fn duration_reached() {
     target.quit();
 }
 
-/// SIGKILL leaves breakpoints behind, which the guard inside the target handles; the next memleax cleans up.
+/// Probes are the kernel's, and go with who holds them.
+fn nothing_is_left_by_the_kernel(target: &Process) {
+    if Backend::under_test() == Backend::Bpf {
+        assert_eq!(text_differences(target.id()), Vec::<String>::new());
+    }
+}
+
+/// By ptrace, SIGKILL leaves breakpoints behind, which the guard inside the target handles; the next memleax cleans up.
 fn killed(program: &Program, cycles: usize) {
     if !may_trace() {
         return;
@@ -112,6 +119,7 @@ fn killed(program: &Program, cycles: usize) {
         let monitor = Monitor::attach(&target, &[]);
         target.ask("progress");
         monitor.kill();
+        nothing_is_left_by_the_kernel(&target);
         target.ask("progress");
         assert_eq!(tracer_of(target.id()), 0);
         target.quit();
@@ -146,7 +154,7 @@ fn sigkill_at_the_first_calls() {
     }
 }
 
-/// Killed while it attaches: as soon as the kernel names it as the tracer.
+/// Killed while it attaches: as soon as the kernel names it as the tracer, or sets its first probe.
 #[test]
 fn sigkill_while_attaching() {
     if !may_trace() {
@@ -157,10 +165,9 @@ fn sigkill_while_attaching() {
         let mut target = program.start();
         target.ask("busy");
         let monitor = Monitor::spawn(target.id(), &[]);
-        while tracer_of(target.id()) == 0 {
-            std::thread::yield_now();
-        }
+        monitor.wait_until_it_attaches(&target);
         monitor.kill();
+        nothing_is_left_by_the_kernel(&target);
         target.ask("progress");
         target.quit();
     }

@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use memleax_targets::{Process, Target};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Monitor, State, may_trace, tracer_of};
+use crate::harness::{self, Backend, Monitor, State, may_trace, tracer_of};
 
 fn memleax(target: &Process, stdout: impl Into<Stdio>) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_memleax"))
+    harness::memleax()
         .args(["--expire", "1", &target.id().to_string()])
         .stdin(Stdio::null())
         .stdout(stdout)
@@ -46,13 +46,16 @@ fn a_hangup_that_is_ignored_stays_so() {
     }
     let mut target = Target::c("crash").start();
     let mut command = Command::new("sh");
-    let script = r#"trap "" HUP; exec "$0" --backend ptrace --expire 1 "$1""#;
-    command.args(["-c", script, env!("CARGO_BIN_EXE_memleax"), &target.id().to_string()]);
+    let script = r#"trap "" HUP; exec "$0" --backend "$1" --expire 1 "$2""#;
+    let backend = Backend::under_test();
+    command.args(["-c", script, env!("CARGO_BIN_EXE_memleax"), backend.name(), &target.id().to_string()]);
     let mut monitor = Process::spawn(&mut command);
     while !monitor.line().expect("it attaches").contains("Hooked in") {}
     monitor.signal(Signal::SIGHUP);
     target.ask("go 1");
-    assert_eq!(tracer_of(target.id()), monitor.id());
+    if backend == Backend::Ptrace {
+        assert_eq!(tracer_of(target.id()), monitor.id());
+    }
     monitor.signal(Signal::SIGTERM);
     assert!(monitor.wait().0.success());
     target.quit();

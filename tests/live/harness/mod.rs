@@ -1,10 +1,12 @@
 //! What the tests of all concerns use.
 
+mod backend;
 mod judge;
 mod monitor;
 mod report;
 mod state;
 
+pub(crate) use backend::{Backend, memleax};
 pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
 pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
@@ -38,9 +40,14 @@ pub(crate) fn since(later: &Truth, earlier: &Truth) -> Truth {
     truth
 }
 
-/// How often to repeat: `few` times, or `all` times under `MEMLEAX_STRESS`.
+/// How often to repeat: `few` times, or `all` times under `MEMLEAX_STRESS`. Fewer by bpf, where the kernel waits at each attach and
+/// detach for all its readers.
 pub(crate) fn rounds(few: usize, all: usize) -> usize {
-    if std::env::var_os("MEMLEAX_STRESS").is_some_and(|value| value != "0") { all } else { few }
+    match Backend::under_test() {
+        _ if std::env::var_os("MEMLEAX_STRESS").is_some_and(|value| value != "0") => all,
+        Backend::Ptrace => few,
+        Backend::Bpf => few.div_ceil(4),
+    }
 }
 
 /// Watches a program while it plants its leaks (by `command`, then once more by `go 1`), compares the report with what the

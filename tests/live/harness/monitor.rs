@@ -2,20 +2,18 @@
 
 use std::collections::HashMap;
 use std::process::{Command, ExitStatus};
+use std::time::Instant;
 
-use memleax_targets::Process;
+use memleax_targets::{PATIENCE, Process};
 use nix::sys::signal::Signal;
 
-use super::Report;
+use super::{Backend, Report, text_differences, tracer_of};
 
 /// A running memleax. Dropping it kills it with SIGKILL, as a crash would.
 pub(crate) struct Monitor {
     process: Process,
     lines: Vec<String>,
 }
-
-/// Which backend the tests are for, if not ptrace.
-const BACKEND: &str = "MEMLEAX_TEST_BACKEND";
 
 /// Long enough that a block freed at once never counts as expired, even on a busy machine.
 const EXPIRY: &str = "1";
@@ -47,7 +45,7 @@ impl Monitor {
             }
         }
         if !arguments.contains(&"--backend") {
-            command.arg("--backend").arg(std::env::var_os(BACKEND).unwrap_or_else(|| "ptrace".into()));
+            command.arg("--backend").arg(Backend::under_test().name());
         }
         command.args(arguments).arg(target.to_string());
         Monitor { process: Process::spawn(&mut command), lines: Vec::new() }
@@ -112,6 +110,19 @@ impl Monitor {
         let (status, rest) = self.process.wait();
         self.lines.extend(rest);
         (status, Report::parse(&self.lines, self.process.errors()))
+    }
+
+    /// Waits until it has begun to attach: it traces the target, or a first probe is in the target's code.
+    pub(crate) fn wait_until_it_attaches(&self, target: &Process) {
+        let has_begun = || match Backend::under_test() {
+            Backend::Ptrace => tracer_of(target.id()) == self.id(),
+            Backend::Bpf => !text_differences(target.id()).is_empty(),
+        };
+        let since = Instant::now();
+        while !has_begun() {
+            assert!(since.elapsed() < PATIENCE, "memleax does not attach; {}", self.transcript());
+            std::thread::yield_now();
+        }
     }
 
     /// Kills it with SIGKILL and waits until it is gone.
