@@ -37,6 +37,8 @@ pub enum AttachRefusal {
     },
     /// The process is not dumpable, or runs with privileges that the tracer lacks.
     Privileged,
+    /// The tracer is in a user namespace (a rootless container), which the process is not in.
+    Confined,
     /// The kernel denies it to a tracer that has all the privilege there is.
     Denied,
     /// Not a 64-bit process of the tracer's own architecture; what it is.
@@ -109,6 +111,9 @@ fn refusal_text(why: &AttachRefusal) -> String {
             "it is protected (set-user-id, capabilities or not dumpable); run memleax as root, in a container with \
              CAP_SYS_PTRACE"
                 .into()
+        }
+        AttachRefusal::Confined => {
+            "memleax runs in a user namespace (a rootless container) that the process is not in; run it outside".into()
         }
         AttachRefusal::Denied => {
             "the kernel denies it even to root: a security module (its log says more), or a filter that \

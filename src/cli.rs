@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, CommandFactory, Parser, ValueEnum, ValueHint};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use memleax_platform::Pid;
 
@@ -23,6 +23,11 @@ Exit status:
   3  Monitoring broke off, the report could not be written, or the target could not be left as it
      was found; standard error says which";
 
+const DOCTORS_STATUS: &str = "\
+Exit status:
+  0  A backend works here, and PID can be watched
+  1  Not so; what is missing is said";
+
 const SIGNALS: &str = "\
 Signals:
   INT, TERM, HUP and QUIT end monitoring: memleax detaches first, then prints the statistics. A
@@ -36,7 +41,11 @@ Signals:
 #[derive(Parser, Debug)]
 #[command(name = "memleax", version, disable_version_flag = true, after_help = EXIT_STATUS, max_term_width = 100)]
 #[command(after_long_help = format!("{EXIT_STATUS}\n\n{SIGNALS}"))]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Arguments {
+    #[command(subcommand)]
+    instead: Option<Instead>,
+
     /// The process to watch
     #[arg(value_name = "PID", required = true, value_parser = parse_pid)]
     target: Option<Pid>,
@@ -101,6 +110,22 @@ struct Arguments {
     version: Option<bool>,
 }
 
+/// What to do instead of watching.
+#[derive(Subcommand, Clone, Debug)]
+enum Instead {
+    /// Tell what this machine (and a process) lets memleax do, and what to change; attaches to nothing
+    #[command(after_help = DOCTORS_STATUS)]
+    Doctor {
+        /// The process to look at
+        #[arg(value_name = "PID", value_parser = parse_pid)]
+        target: Option<Pid>,
+
+        /// When to colour the answer
+        #[arg(long, value_name = "WHEN", default_value = "auto")]
+        color: ColorArgument,
+    },
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum BackendArgument {
     /// bpf where it works, else ptrace; the report's head says which and why
@@ -131,6 +156,16 @@ enum LogArgument {
     Trace,
 }
 
+impl From<ColorArgument> for Color {
+    fn from(color: ColorArgument) -> Color {
+        match color {
+            ColorArgument::Auto => Color::Auto,
+            ColorArgument::Always => Color::Always,
+            ColorArgument::Never => Color::Never,
+        }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
@@ -140,6 +175,13 @@ pub enum Command {
         config: Config,
         /// The least urgent level that is logged.
         log: tracing::Level,
+    },
+    /// Tell what is possible here.
+    Doctor {
+        /// With this process.
+        target: Option<Pid>,
+        /// When to colour the answer.
+        color: Color,
     },
     /// Print the completion script of this shell.
     Completions(Shell),
@@ -153,6 +195,9 @@ pub enum Command {
 /// What is wrong with them; also the answers to `--help` and `--version`, as clap has it.
 pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
     let arguments = Arguments::try_parse_from(arguments)?;
+    if let Some(Instead::Doctor { target, color }) = arguments.instead {
+        return Ok(Command::Doctor { target, color: color.into() });
+    }
     if let Some(shell) = arguments.completions {
         return Ok(Command::Completions(shell));
     }
@@ -175,11 +220,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         },
         duration: arguments.duration,
         mmap: arguments.mmap,
-        color: match arguments.color {
-            ColorArgument::Auto => Color::Auto,
-            ColorArgument::Always => Color::Always,
-            ColorArgument::Never => Color::Never,
-        },
+        color: arguments.color.into(),
         quiet: arguments.quiet,
     };
     let log = match arguments.log {
@@ -250,6 +291,16 @@ mod tests {
                 quiet: false,
             }
         );
+    }
+
+    #[test]
+    fn the_doctor_takes_a_pid_or_none() {
+        let doctor =
+            |arguments: &[&str]| parse(["memleax", "doctor"].iter().chain(arguments)).map_err(|error| error.kind());
+        assert_eq!(doctor(&[]), Ok(Command::Doctor { target: None, color: Color::Auto }));
+        let expected = Command::Doctor { target: Some(Pid(7)), color: Color::Never };
+        assert_eq!(doctor(&["--color", "never", "7"]), Ok(expected));
+        assert_eq!(doctor(&["-e", "7"]), Err(clap::error::ErrorKind::UnknownArgument));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anstream::AutoStream;
 use memleax::cli::{self, Command};
 use memleax::config::Color;
 use memleax::session::{self, Signals};
+use memleax::{doctor, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
 /// See [`cli`] for what each exit status means.
@@ -31,6 +32,14 @@ fn main() -> ExitCode {
     match command {
         Command::Completions(shell) => exit_code(cli::write_completions(shell, &mut io::stdout()), WENT_WRONG),
         Command::Manual => exit_code(cli::write_manual(&mut io::stdout()), WENT_WRONG),
+        Command::Doctor { target, color } => {
+            let diagnosis = doctor::examine(target);
+            match report::write_diagnosis(&diagnosis, &mut report_stream(color)) {
+                Ok(()) if diagnosis.conclusion.fine => ExitCode::SUCCESS,
+                Ok(()) => COULD_NOT_BEGIN.into(),
+                Err(error) => exit_code(Err(error), WENT_WRONG),
+            }
+        }
         Command::Watch { config, log } => {
             let signals = match Signals::catch() {
                 Ok(signals) => signals,

@@ -25,7 +25,8 @@ const MUST_NOT_IMPORT: &[(&str, &[&str])] = &[
     ("bpf", &["ptrace", "tracker", "symbol", "report", "session", "cli"]),
     ("source", &["ptrace", "bpf", "tracker", "symbol", "report", "session", "cli"]),
     ("cli", &["session", "source", "ptrace", "bpf", "tracker", "report"]),
-    ("session", &["cli"]),
+    ("session", &["cli", "doctor"]),
+    ("doctor", &["cli", "session", "ptrace", "tracker", "report"]),
 ];
 
 struct SourceFile {

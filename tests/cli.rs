@@ -56,7 +56,7 @@ fn bad_values_are_named_with_what_is_good() {
         (&["-l", "1001", "1"], "invalid value '1001' for '--depth <N>': 1001 is not in 1..=1000"),
         (&["-m", "0", "1"], "invalid value '0' for '--expired-blocks <N>': 0 is not in 1..18446744073709551615"),
         (&["-c", "x", "1"], "invalid value 'x' for '--call-stacks <N>': invalid digit found in string"),
-        (&["1", "2"], "unexpected argument '2' found"),
+        (&["1", "2"], "the subcommand '2' cannot be used with '<PID>'"),
         (&["--man", "1"], "the argument '--man' cannot be used with one or more of the other specified arguments"),
     ] {
         let assert = memleax(arguments).code(2).stdout_eq("");

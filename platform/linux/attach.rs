@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 
+use super::privileges::is_confined;
 use super::status::{self, Status};
 use super::threads::Activity;
 use super::{LinuxTracer, facts, ptrace};
@@ -121,7 +122,7 @@ pub(super) fn refuse_unfit(pid: Pid) -> Result<(), Error> {
     }
 }
 
-fn refuse_traced(pid: Pid) -> Result<(), Error> {
+pub(super) fn refuse_traced(pid: Pid) -> Result<(), Error> {
     match Status::of(Tid(pid.0)) {
         Ok(status) if status.tracer != 0 => Err(Error::Refused { pid, why: already_traced(status.tracer) }),
         _ => Ok(()),
@@ -136,7 +137,7 @@ fn refuse_gone(pid: Pid, error: Error) -> Error {
 }
 
 /// Why the kernel denied to trace a thread (EPERM; `ptrace_may_access` and `yama_ptrace_access_check`).
-fn refusal(target: &Status) -> Option<AttachRefusal> {
+pub(super) fn refusal(target: &Status) -> Option<AttachRefusal> {
     if target.tracer != 0 {
         return Some(already_traced(target.tracer));
     }
@@ -154,6 +155,7 @@ fn refusal(target: &Status) -> Option<AttachRefusal> {
         ("1", false) => format!("run memleax as root, or allow it: `sudo sysctl -w {YAMA_SETTING}=0`"),
         ("2", false) => format!("run memleax as root, or allow it: `sudo sysctl -w {YAMA_SETTING}=1`"),
         ("3", _) => "it forbids tracing until the next boot; set it to less in /etc/sysctl.d and reboot".into(),
+        (_, true) if is_confined() => return Some(AttachRefusal::Confined),
         (_, true) => return Some(AttachRefusal::Denied),
         (_, false) => return Some(AttachRefusal::Privileged),
     };

@@ -10,6 +10,7 @@ mod guard_code;
 mod guard_image;
 mod guard_table;
 mod halt;
+mod host;
 mod memory;
 mod newborn;
 mod privileges;
@@ -27,6 +28,7 @@ mod trap_mask;
 mod wait;
 mod watch;
 
+pub use host::{check_access, host};
 pub use privileges::{Privilege, is_confined};
 pub use root::RootDirectory;
 pub use tracer::LinuxTracer;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use caps::{CapSet, Capability};
+use super::status::Status;
 
 /// The inode of the kernel's first user namespace (`PROC_USER_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
@@ -21,19 +21,20 @@ pub enum Privilege {
 }
 
 impl Privilege {
-    fn capability(self) -> Capability {
-        match self {
-            Privilege::Ptrace => Capability::CAP_SYS_PTRACE,
-            Privilege::Bpf => Capability::CAP_BPF,
-            Privilege::Perfmon => Capability::CAP_PERFMON,
-            Privilege::Admin => Capability::CAP_SYS_ADMIN,
+    /// Its bit in a set (`include/uapi/linux/capability.h`).
+    fn bit(self) -> u64 {
+        1 << match self {
+            Privilege::Ptrace => 19,
+            Privilege::Admin => 21,
+            Privilege::Perfmon => 38,
+            Privilege::Bpf => 39,
         }
     }
 
     /// True if the calling thread has it, at least in its own user namespace.
     #[must_use]
     pub fn is_held(self) -> bool {
-        caps::has_cap(None, CapSet::Effective, self.capability()).unwrap_or(false)
+        Status::of_this_thread().is_ok_and(|status| status.capabilities & self.bit() != 0)
     }
 
     /// As the manual page has it.

@@ -45,7 +45,7 @@ impl Attachment {
         }
     }
 
-    /// For the log.
+    /// For who wants to know.
     fn name(self) -> &'static str {
         match self {
             Attachment::Session => "uprobe session",
@@ -153,6 +153,14 @@ impl Kernel {
             }
         }
         Err(last.unwrap_or_else(|| libbpf_rs::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)))
+    }
+
+    /// Loads each variant and takes it out again.
+    pub(super) fn examine() -> Vec<(&'static str, Result<(), String>)> {
+        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, log)));
+        let sizes = Sizes { rows: 1, bucket_bits: 1, overflow: 1 };
+        let examine = |attachment| Kernel::load_variant(attachment, sizes).map(drop).map_err(|why| format!("{why:#}"));
+        Attachment::BEST_FIRST.map(|attachment| (attachment.name(), examine(attachment))).to_vec()
     }
 
     fn load_variant(attachment: Attachment, sizes: Sizes) -> libbpf_rs::Result<Kernel> {

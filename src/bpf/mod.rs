@@ -12,4 +12,11 @@ mod privileges;
 mod source;
 mod table;
 
+pub use privileges::remedy;
 pub use source::{AttachError, BpfSource};
+
+/// Loads each variant of the programs, best first, and takes it out again: its name, and what the kernel says against it.
+#[must_use]
+pub fn examine() -> Vec<(&'static str, Result<(), String>)> {
+    kernel::Kernel::examine()
+}

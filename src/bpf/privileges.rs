@@ -14,7 +14,8 @@ pub(super) fn missing() -> Vec<&'static str> {
 }
 
 /// Where the kernel does not permit something: why, and what to do.
-pub(super) fn remedy() -> String {
+#[must_use]
+pub fn remedy() -> String {
     let missing = missing();
     if is_confined() {
         "memleax runs in a user namespace (a rootless container), whose privileges do not reach that far: run it outside".into()

@@ -1,5 +1,6 @@
 //! What is printed: lines while monitoring goes on, and the final statistics. One file a format.
 
+mod diagnosis;
 mod text;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crate::event::Ending;
 use crate::symbol::NamedFrame;
 use crate::tracker::Limit;
 
+pub use diagnosis::write_diagnosis;
 pub use text::Text;
 
 /// A call stack as it is printed, innermost frame first.

@@ -151,8 +151,21 @@ impl Symbolizer {
         self.loaded.iter().filter_map(|(module, loaded)| Some(Gap { module: path_text(module), text: loaded.gap()? }))
     }
 
+    /// What cannot be found for a module, as a clause; `None` if nothing is missing.
+    pub fn gap(&mut self, module: &Arc<Module>) -> Option<String> {
+        let loaded = self.load(module);
+        self.loaded[loaded].1.gap()
+    }
+
     fn name_in(&mut self, frame: &Frame, module: &Arc<Module>) -> NamedFrame {
-        let loaded = *self.by_module.entry(module.id).or_insert_with(|| {
+        let loaded = self.load(module);
+        let functions = self.loaded[loaded].1.functions(frame.address, frame.kind, &self.search);
+        NamedFrame { functions, ..NamedFrame::without_functions(frame, Some(module)) }
+    }
+
+    /// Its place in `loaded`.
+    fn load(&mut self, module: &Arc<Module>) -> usize {
+        *self.by_module.entry(module.id).or_insert_with(|| {
             // A library loaded again is another module with the same file.
             self.loaded.iter().position(|(known, _)| is_same_file(known, module)).unwrap_or_else(|| {
                 let given = self.debug_file.as_ref().and_then(|file| file.for_module(module.id));
@@ -164,9 +177,7 @@ impl Symbolizer {
                 self.loaded.push((Arc::clone(module), loaded));
                 self.loaded.len() - 1
             })
-        });
-        let functions = self.loaded[loaded].1.functions(frame.address, frame.kind, &self.search);
-        NamedFrame { functions, ..NamedFrame::without_functions(frame, Some(module)) }
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use memleax_targets::{Process, Program, Target};
 
-use crate::harness::{Monitor, assert_truth, has_program, may_trace, program_symbols, unable};
+use crate::harness::{Monitor, State, assert_truth, has_program, may_trace, program_symbols, unable};
 
 /// Somebody without any privilege.
 const NOBODY: &str = "65534";
@@ -115,5 +115,61 @@ fn two_capabilities_are_enough() {
     let command = with_privileges(&options, &for_everybody(memleax()));
     let line = backend_line(command, &["--backend", "bpf"], &mut target, &program);
     assert!(line.starts_with("-- Backend: bpf"), "{line}");
+    target.quit();
+}
+
+/// What the doctor says, and its exit status.
+fn doctor(mut command: Command, target: Option<&Process>) -> (String, Option<i32>) {
+    command.arg("doctor").args(target.map(|target| target.id().to_string()));
+    let output = command.output().expect("memleax runs");
+    (String::from_utf8(output.stdout).expect("UTF-8"), output.status.code())
+}
+
+#[test]
+fn the_doctor_tells_what_works() {
+    if !may_load() {
+        return;
+    }
+    let target = Target::c("leak_sites").start();
+    let before = State::of(&target);
+    let (told, status) = doctor(Command::new(memleax()), Some(&target));
+    assert_eq!(status, Some(0), "{told}");
+    for finding in ["  ok  works, by ", "libc.so.6 allocates: malloc, free, ", "  ok  --backend auto takes bpf\n"] {
+        assert!(told.contains(finding), "no {finding:?} in\n{told}");
+    }
+    assert!(told.contains("/leak_sites: function names and source lines\n"), "{told}");
+    before.assert_restored(&target);
+    target.quit();
+}
+
+#[test]
+fn the_doctor_names_what_is_missing() {
+    if !may_load() {
+        return;
+    }
+    let (told, status) = doctor(with_privileges(&["--bounding-set", "-sys_admin,-bpf"], memleax()), None);
+    assert_eq!(status, Some(0), "ptrace works: {told}");
+    assert!(told.contains("  no  does not work\n      memleax lacks CAP_BPF: run it as root\n"), "{told}");
+    assert!(told.ends_with("  ok  --backend auto takes ptrace\n"), "{told}");
+
+    let target = Target::c("crash").stripped().flags(&["-static"]).start();
+    let (told, status) = doctor(Command::new(memleax()), Some(&target));
+    assert_eq!(status, Some(1), "{told}");
+    assert!(told.contains("  no  no allocator was found\n"), "{told}");
+    target.quit();
+}
+
+/// A container's root is nobody outside.
+#[test]
+fn a_user_namespace_is_named() {
+    if !may_load() || !has_program("unshare") {
+        return;
+    }
+    let target = Target::c("crash").start();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).arg(memleax());
+    let (status, report) = Monitor::spawn_through(command, target.id(), &["--backend", "ptrace"]).wait();
+    assert_eq!(status.code(), Some(1), "{report:?}");
+    assert!(report.errors.contains("user namespace"), "{report:?}");
     target.quit();
 }
