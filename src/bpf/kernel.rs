@@ -158,7 +158,7 @@ impl Kernel {
     /// Loads each variant and takes it out again.
     pub(super) fn examine() -> Vec<(&'static str, Result<(), String>)> {
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, log)));
-        let sizes = Sizes { rows: 1, bucket_bits: 1, overflow: 1 };
+        let sizes = Sizes { rows: 1, bucket_bits: 1, overflow: 1, records: 4096, copies: Copies::WHERE_NEEDED };
         let examine = |attachment| Kernel::load_variant(attachment, sizes).map(drop).map_err(|why| format!("{why:#}"));
         Attachment::BEST_FIRST.map(|attachment| (attachment.name(), examine(attachment))).to_vec()
     }
