@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = "src/bpf/memleax.bpf.c";
-const HEADERS: [&str; 8] = ["kernel", "layout", "control", "walk", "call", "sites", "books", "follow"];
+const HEADERS: [&str; 9] = ["kernel", "layout", "control", "walk", "call", "sites", "mappings", "books", "follow"];
 
 /// Name of the object, compiler flags: see the head of the source.
 const VARIANTS: [(&str, &[&str]); 2] = [("current", &["-mcpu=v3"]), ("old", &["-mcpu=v2", "-DOLD_KERNEL"])];

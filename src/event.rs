@@ -251,6 +251,8 @@ pub enum Loss {
     BlockNotKept,
     /// An allocation for whose call stack the source had no room.
     StackNotKept,
+    /// A call of `mmap`, `mremap` or `munmap` for which the source had no room.
+    MappingNotKept,
 }
 
 /// What is hooked in one module, for the start lines.

@@ -6,7 +6,7 @@ mod functions;
 mod resolve;
 
 pub use functions::{FUNCTIONS, MAPPING_FUNCTIONS};
-pub use resolve::{Hook, Hooks, hooks};
+pub use resolve::{Hook, Hooks, hooks, observed};
 
 /// How many bytes a call asks for. Arguments are counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

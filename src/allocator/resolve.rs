@@ -1,5 +1,6 @@
 //! Which of the functions a module defines, and where.
 
+use std::ops::Deref;
 use std::path::Path;
 
 use object::LittleEndian;
@@ -9,7 +10,7 @@ use object::{Object, ObjectSymbol};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::forwarding::Forwarding;
-use super::{Family, Function};
+use super::{FUNCTIONS, Family, Function, MAPPING_FUNCTIONS};
 
 /// A function to observe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,31 @@ pub struct Hooks {
     /// Functions whose code is chosen when the program starts (`STT_GNU_IFUNC`). The choice is observed only if it
     /// is also among `hooks`, by another name.
     pub indirect: Vec<&'static str>,
+}
+
+/// The functions to observe in a module: the allocator's, and with `mappings` those that map memory. `path` and `elf` as for
+/// [`hooks`]. Where nothing allocates, `debug_file` is asked for a file with more symbols. Functions whose code is chosen at
+/// run time are named only if no other stands for them.
+#[must_use]
+pub fn observed<File: Deref<Target = [u8]>>(
+    path: &Path,
+    elf: &[u8],
+    debug_file: impl FnOnce() -> Option<File>,
+    mappings: bool,
+) -> Hooks {
+    let mut found = hooks(path, elf, &[], FUNCTIONS);
+    if found.hooks.is_empty()
+        && let Some(debug_file) = debug_file()
+    {
+        found = hooks(path, elf, &[&debug_file], FUNCTIONS);
+    }
+    if !found.hooks.is_empty() {
+        found.indirect.clear();
+    }
+    if mappings {
+        found.hooks.extend(hooks(path, elf, &[], MAPPING_FUNCTIONS).hooks);
+    }
+    found
 }
 
 /// Libraries whose operators new and delete are wrappers around malloc and free.

@@ -6,6 +6,7 @@
 #define MEMLEAX_FOLLOW_H
 
 #include "books.bpf.h"
+#include "mappings.bpf.h"
 
 /* In assembly, as the compiler would compute the address first, and the verifier allows only constant offsets into a context. */
 #define REGISTER(number)                                                                                               \
@@ -76,11 +77,13 @@ static __always_inline u64 cookie_of(struct pt_regs *ctx)
 /* Non-zero: do not trap this call's return. */
 static __always_inline int entered(struct pt_regs *ctx)
 {
-	u64 cookie = cookie_of(ctx), sp = ctx->rsp + 8 * (cookie >> 24 & 255);
+	u64 cookie = cookie_of(ctx), shape = cookie & 255, sp = ctx->rsp + 8 * (cookie >> 24 & 255);
 	struct control *c = settings();
 	struct call *call;
 
 	if (!c || !cookie)
+		return 1;
+	if (shape == SHAPE_MAP && !(operand(ctx, cookie, 12) & MAP_ANONYMOUS))
 		return 1;
 	if (!c->tgid)
 		c->tgid = bpf_get_current_pid_tgid() >> 32;
@@ -99,9 +102,13 @@ static __always_inline int entered(struct pt_regs *ctx)
 	call->size = operand(ctx, cookie, 8);
 	call->operand = 0;
 	call->old_known = 0;
-	switch (cookie & 255) {
+	switch (shape) {
 	case SHAPE_ALLOCATE_PRODUCT:
 		call->size *= operand(ctx, cookie, 12);
+		break;
+	case SHAPE_REMAP:
+		call->old.size = operand(ctx, cookie, 12);
+		call->operand = operand(ctx, cookie, 16);
 		break;
 	case SHAPE_REALLOCATE_PRODUCT:
 		call->size *= operand(ctx, cookie, 12);
@@ -115,7 +122,7 @@ static __always_inline int entered(struct pt_regs *ctx)
 		break;
 	}
 	call->site = site_of_call(c, ctx, call, sp);
-	if ((cookie & 255) >= SHAPE_REALLOCATE && call->operand) {
+	if (shape >= SHAPE_REALLOCATE && shape < SHAPE_FREE && call->operand) {
 		/* Out of the books until it returns: another thread may be handed the address before that. */
 		COUNT(c->realloc_begun);
 		call->old_known = take(c, call->operand, &call->old);
@@ -179,6 +186,10 @@ static __always_inline int returned(struct pt_regs *ctx)
 			return 0;
 		}
 		break;
+	case SHAPE_MAP:
+	case SHAPE_REMAP:
+		mapped(call, result, now);
+		return 0;
 	}
 	if (result)
 		allocated(c, result, call->size, call->site, now);
@@ -197,7 +208,9 @@ static __always_inline int freeing(struct pt_regs *ctx)
 	call = call_of_thread(0);
 	if (call && call->sp && ctx->rsp + 8 * (cookie >> 24 & 255) <= call->sp)
 		return 0;
-	if (take(c, address, &block))
+	if ((cookie & 255) == SHAPE_UNMAP)
+		unmapping(address, operand(ctx, cookie, 8));
+	else if (take(c, address, &block))
 		freed(c, &block, bpf_ktime_get_ns());
 	else
 		COUNT(c->unknown_frees);

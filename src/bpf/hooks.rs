@@ -13,6 +13,9 @@ mod cookie {
     pub(super) const EXPAND: u64 = 6;
     pub(super) const EXPAND_TO_SIZE: u64 = 7;
     pub(super) const FREE: u64 = 8;
+    pub(super) const MAP: u64 = 9;
+    pub(super) const REMAP: u64 = 10;
+    pub(super) const UNMAP: u64 = 11;
     /// Added to [`ALLOCATE`] or [`REALLOCATE`]: the size is a product.
     pub(super) const PRODUCT: u64 = 1;
     pub(super) const FREES_ON_FAILURE: u64 = 1 << 20;
@@ -24,17 +27,16 @@ const LONGEST: usize = 4096;
 /// What a call means to the programs in the kernel.
 struct Operands {
     shape: u64,
-    /// Arguments: size, second factor of the size, block or pointer.
+    /// Arguments: size, second factor of the size (or `mmap`'s flags, `mremap`'s old length), block or pointer.
     size: Option<u8>,
     factor: Option<u8>,
     block: Option<u8>,
     traps_return: bool,
 }
 
-/// The probe for a function, whose number is `number`. `None` if the module's code cannot be read, or the function's
-/// kind is not kept in the kernel.
+/// The probe for a function, whose number is `number`. `None` if the module's code cannot be read.
 pub(super) fn probe(module: &Module, hook: &Hook, number: u32) -> Option<(Probe, Placement)> {
-    let operands = operands(hook.function)?;
+    let operands = operands(hook.function);
     let code = module.image_bytes_from(hook.address)?;
     let code = &code[..code.len().min(LONGEST)];
     let arguments: Vec<u8> = [operands.size, operands.factor, operands.block].into_iter().flatten().collect();
@@ -54,14 +56,14 @@ pub(super) fn probe(module: &Module, hook: &Hook, number: u32) -> Option<(Probe,
     Some((probe, place))
 }
 
-fn operands(function: &Function) -> Option<Operands> {
+fn operands(function: &Function) -> Operands {
     let call = |shape: u64, size: Size, block: Option<u8>, product: u64| match size {
         Size::Argument(size) => Operands { shape, size: Some(size), factor: None, block, traps_return: true },
         Size::Product(size, factor) => {
             Operands { shape: shape + product, size: Some(size), factor: Some(factor), block, traps_return: true }
         }
     };
-    Some(match function.shape {
+    match function.shape {
         Shape::Allocate { size } => call(cookie::ALLOCATE, size, None, cookie::PRODUCT),
         Shape::AllocateInto { out, size } => call(cookie::ALLOCATE_INTO, size, Some(out), 0),
         Shape::Reallocate { block, size, frees_on_failure } => {
@@ -74,6 +76,22 @@ fn operands(function: &Function) -> Option<Operands> {
         Shape::Free { block } => {
             Operands { shape: cookie::FREE, size: None, factor: None, block: Some(block), traps_return: false }
         }
-        _ => return None,
-    })
+        Shape::Map { length, flags } => {
+            Operands { shape: cookie::MAP, size: Some(length), factor: Some(flags), block: None, traps_return: true }
+        }
+        Shape::Remap { address, old_length, new_length } => Operands {
+            shape: cookie::REMAP,
+            size: Some(new_length),
+            factor: Some(old_length),
+            block: Some(address),
+            traps_return: true,
+        },
+        Shape::Unmap { address, length } => Operands {
+            shape: cookie::UNMAP,
+            size: Some(length),
+            factor: None,
+            block: Some(address),
+            traps_return: false,
+        },
+    }
 }

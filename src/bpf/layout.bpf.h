@@ -40,6 +40,9 @@ enum {
 	SHAPE_EXPAND, /* size, -, block: returns the block or NULL */
 	SHAPE_EXPAND_TO_SIZE, /* size, -, block: returns the real size */
 	SHAPE_FREE, /* -, -, block */
+	SHAPE_MAP, /* length, flags */
+	SHAPE_REMAP, /* new length, old length, address */
+	SHAPE_UNMAP, /* length, -, address */
 };
 #define COOKIE_FREES_ON_FAILURE (1ull << 20)
 /* Bits 24-31: how many words lie between rsp and the return address at the probed instruction; 32-63: the function's number. */
@@ -62,6 +65,7 @@ struct control {
 	u64 never_returned; /* calls that were not seen to return */
 	u64 unknown_frees;
 	u64 realloc_begun, realloc_ended;
+	u64 lost_mappings; /* calls of mmap, mremap and munmap that could not be told of */
 };
 
 struct block {
@@ -87,14 +91,23 @@ struct site {
 	u64 age_sum, age_min, age_max; /* of freed blocks, ns; age_min is stored as its complement so that 0 means none */
 };
 
-/* Ring buffer records. */
+/* Ring buffer records; a lone RECORD_NONE makes user space look at the counters. Times are of the monotonic clock. */
+enum { RECORD_NONE, RECORD_STACK, RECORD_MAPPED, RECORD_REMAPPED, RECORD_UNMAPPED };
+
 struct stack_record {
+	u64 kind, time;
 	u64 site;
 	u32 count, end;
 	u32 guess, insufficient; /* insufficient: the rest is the general unwinder's */
 	u64 function;
 	u64 exact[FRAMES / 64]; /* bit i: pcs[i] is exact, not a return address */
 	u64 pcs[FRAMES];
+};
+
+/* What mmap (site, address, size), mremap (all) or munmap (from, from_size) did. Sizes are as the program asked. */
+struct mapping_record {
+	u64 kind, time;
+	u64 site, address, size, from, from_size;
 };
 
 /* What a copy of a stack may hold at the most. */

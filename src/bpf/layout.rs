@@ -28,10 +28,11 @@ pub(super) enum Control {
     UnknownFrees,
     ReallocBegun,
     ReallocEnded,
+    LostMappings,
 }
 
 impl Control {
-    pub(super) const WORDS: usize = Control::ReallocEnded as usize + 1;
+    pub(super) const WORDS: usize = Control::LostMappings as usize + 1;
 }
 
 /// `RULES`
@@ -142,7 +143,7 @@ impl StackRecord {
     const HEAD: usize = 4 + FRAMES / 64;
     const WORDS: usize = StackRecord::HEAD + FRAMES;
 
-    /// `None` if it is no such record.
+    /// What follows the kind and the time. `None` if it is no such record.
     pub(super) fn parse(bytes: &[u8]) -> Option<StackRecord> {
         let (words, _) = bytes.as_chunks::<8>();
         let word = |index: usize| words.get(index).map(|word| u64::from_le_bytes(*word));

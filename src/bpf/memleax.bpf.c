@@ -5,7 +5,7 @@
  * A call's stack is walked by a table that user space compiled from the modules' call frame information, and is known by the hash of
  * its return addresses. Only a stack that was never seen before is sent to user space.
  *
- * Headers, from the outside in: follow (calls), books (blocks), sites (call stacks), walk, call, control, layout, kernel.
+ * Headers, from the outside in: follow (calls), books (blocks), mappings, sites (call stacks), walk, call, control, layout, kernel.
  *
  * Compiled twice: for 6.1 and later with atomics (-mcpu=v3), and with -DOLD_KERNEL -mcpu=v2 for 5.8 to 5.15, which
  * have no compare-and-swap (live blocks are in a hash map then) but do not preempt BPF programs either.
@@ -69,7 +69,7 @@ static __always_inline void wake(void)
 	u64 *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 
 	if (record) {
-		*record = 0;
+		*record = RECORD_NONE;
 		bpf_ringbuf_submit(record, 0);
 	}
 }

@@ -9,6 +9,7 @@ mod kernel;
 mod layout;
 pub mod placement;
 mod privileges;
+mod records;
 mod source;
 mod table;
 

@@ -81,6 +81,8 @@ static __always_inline u64 number_stack(struct scratch *s, bool *is_new)
 
 static __always_inline void describe(struct stack_record *record, struct scratch *s, u64 number, u64 function)
 {
+	record->kind = RECORD_STACK;
+	record->time = bpf_ktime_get_ns();
 	record->site = number;
 	record->count = s->count;
 	record->end = s->end;

@@ -17,8 +17,9 @@ use super::hooks;
 use super::kernel::{Copies, Kernel, Probe, Role, Sizes};
 use super::layout::{Control, End, StackCopy, StackRecord};
 use super::privileges;
+use super::records::{MappingRecord, Records};
 use super::table::RuleTable;
-use crate::allocator::{self, FUNCTIONS, Hook};
+use crate::allocator::{self, Hook};
 use crate::config::Config;
 use crate::event::{Backtrace, Ending, Event, FrameKind, Loss, Sink, StackId, Timestamp, Totals};
 use crate::source::{HookedModule, Notice, Progress, Source};
@@ -86,10 +87,11 @@ pub struct BpfSource<T> {
     debug_files: DebugFiles,
     kernel: Kernel,
     ring: RingBuffer<'static>,
-    records: Rc<RefCell<Vec<StackRecord>>>,
+    records: Rc<RefCell<Records>>,
     modules: ModuleMap,
     unwinder: Unwinder,
     depth: usize,
+    mmap: bool,
     table: RuleTable,
     /// By number.
     functions: Vec<HookedFunction>,
@@ -102,6 +104,8 @@ pub struct BpfSource<T> {
     watch: native::ProcessWatch,
     expire: Duration,
     began: u64,
+    /// The time of the last event.
+    told: Timestamp,
     next_census: u64,
     seen: Counters,
     /// The rule cache is to be emptied once more.
@@ -129,12 +133,13 @@ struct Counters {
 }
 
 /// Which of the kernel's counters are losses, and which.
-const LOSSES: [(Control, Loss); 5] = [
+const LOSSES: [(Control, Loss); 6] = [
     (Control::LostCalls, Loss::NotFollowed),
     (Control::LostBlocks, Loss::BlockNotKept),
     (Control::LostSites, Loss::StackNotKept),
     (Control::LostStacks, Loss::NoStack),
     (Control::NeverReturned, Loss::NeverReturned),
+    (Control::LostMappings, Loss::MappingNotKept),
 ];
 
 impl<T: Tracer> BpfSource<T> {
@@ -164,11 +169,10 @@ impl<T: Tracer> BpfSource<T> {
         let frames = u32::try_from(config.depth.saturating_sub(1)).unwrap_or(u32::MAX);
         kernel.configure(config.limits.expire, frames);
         table.publish(&rows, &kernel.table());
-        let records = Rc::new(RefCell::new(Vec::new()));
+        let records = Rc::new(RefCell::new(Records::default()));
         let inbox = Rc::clone(&records);
-        let ring = kernel
-            .records(move |bytes| inbox.borrow_mut().extend(StackRecord::parse(bytes)))
-            .map_err(|cause| AttachError::Load { cause })?;
+        let ring =
+            kernel.records(move |bytes| inbox.borrow_mut().add(bytes)).map_err(|cause| AttachError::Load { cause })?;
         if let Err(why) = kernel.watch_exec() {
             tracing::warn!("cannot observe exec: {why:#}");
         }
@@ -182,6 +186,7 @@ impl<T: Tracer> BpfSource<T> {
             modules,
             unwinder,
             depth: config.depth,
+            mmap: config.mmap,
             table,
             functions: Vec::new(),
             hooked: FxHashMap::default(),
@@ -191,13 +196,11 @@ impl<T: Tracer> BpfSource<T> {
             watch,
             expire: config.limits.expire,
             began: native::monotonic_nanoseconds(),
+            told: Timestamp::default(),
             next_census: 0,
             seen: Counters::default(),
             cache_is_stale: false,
         };
-        if config.mmap {
-            source.notices.push(Notice::Warning("--mmap is not observed by the bpf backend".into()));
-        }
         let live = source.modules.live().to_vec();
         for module in &live {
             source.hook(module)?;
@@ -251,12 +254,18 @@ impl<T: Tracer> BpfSource<T> {
 
     fn functions_of(&mut self, module: &Module) -> Vec<Hook> {
         let Some(image) = &module.image else { return Vec::new() };
-        let found = allocator::hooks(&module.path, image.bytes(), &[], FUNCTIONS);
-        if found.hooks.is_empty() && module.role == ModuleRole::Executable
-            // A stripped static program, whose symbols may be in its debug file.
-            && let Some(debug_file) = (self.debug_files)(module)
-        {
-            return allocator::hooks(&module.path, image.bytes(), &[debug_file.bytes()], FUNCTIONS).hooks;
+        // A stripped static program, whose symbols may be in its debug file.
+        let debug_file = || match module.role {
+            ModuleRole::Executable => (self.debug_files)(module).map(|image| image.shared()),
+            _ => None,
+        };
+        let found = allocator::observed(&module.path, image.bytes(), debug_file, self.mmap);
+        if !found.indirect.is_empty() {
+            self.notices.push(Notice::Warning(format!(
+                "cannot observe {} of {}: which code they are is chosen at run time",
+                found.indirect.join(", "),
+                module.path.display()
+            )));
         }
         found.hooks
     }
@@ -317,6 +326,9 @@ impl<T: Tracer> BpfSource<T> {
         }
         let execs = self.kernel.counter(Control::Execs);
         if !ended && std::mem::replace(&mut self.seen.execs, execs) != execs {
+            // What the old program did is told by its own modules.
+            self.ring.consume()?;
+            self.take_records(self.kernel.counter(Control::ExecTime), sink);
             self.replaced(sink)?;
         }
         let changes = self.kernel.counter(Control::LoaderChanges);
@@ -328,16 +340,29 @@ impl<T: Tracer> BpfSource<T> {
         Ok(ended)
     }
 
-    /// Numbers the stacks that the kernel has told of.
-    fn take_records(&mut self) {
-        let records = std::mem::take(&mut *self.records.borrow_mut());
-        for record in records.into_iter().filter(|record| record.site != 0) {
+    /// Numbers the stacks that the kernel has told of, and tells what was mapped and unmapped; all until a time of the kernel's.
+    fn take_records(&mut self, until: u64, sink: &mut dyn Sink) {
+        let Records { stacks, mappings } = std::mem::take(&mut *self.records.borrow_mut());
+        let (stacks, later_stacks): (Vec<_>, Vec<_>) = stacks.into_iter().partition(|&(time, _)| time <= until);
+        let (mappings, later_mappings) = mappings.into_iter().partition(|&(time, _)| time <= until);
+        *self.records.borrow_mut() = Records { stacks: later_stacks, mappings: later_mappings };
+        for (_, record) in stacks {
             let by_table = self.backtrace(&record);
             let by_copy = record.copy.as_ref().map(|copy| self.walk_copy(&record, copy));
             // A frame between the copied parts stops the general unwinder before the end of the kernel's walk.
             let backtrace = by_copy.filter(|copy| copy.frames.len() >= by_table.frames.len()).unwrap_or(by_table);
             let id = self.stacks.intern(&backtrace);
             self.sites.insert(record.site, id);
+        }
+        self.tell_mappings(mappings, sink);
+    }
+
+    fn tell_mappings(&mut self, mappings: Vec<(u64, MappingRecord)>, sink: &mut dyn Sink) {
+        for (time, record) in mappings {
+            for event in record.events(|site| self.sites.get(&site).copied()).into_iter().flatten() {
+                self.told = self.told.max(Timestamp(time.saturating_sub(self.began)));
+                sink.event(self.told, event);
+            }
         }
     }
 
@@ -389,6 +414,7 @@ impl<T: Tracer> BpfSource<T> {
             .map(|number| (number, books::site(self.kernel.sites(), number)))
             .collect();
         let at = self.now();
+        self.told = at;
         let expired_until =
             native::monotonic_nanoseconds().saturating_sub(u64::try_from(self.expire.as_nanos()).unwrap_or(u64::MAX));
         let mut census = Census::default();
@@ -427,7 +453,8 @@ impl<T: Tracer> BpfSource<T> {
     fn replaced(&mut self, sink: &mut dyn Sink) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.count(sink)?;
         self.kernel.forget_blocks_before(self.kernel.counter(Control::ExecTime))?;
-        sink.event(self.now(), Event::Replaced);
+        self.told = self.now();
+        sink.event(self.told, Event::Replaced);
         self.look_again()?;
         let path = self.modules.with_role(ModuleRole::Executable).map(|module| module.path.display().to_string());
         self.notices.push(Notice::Exec(path.unwrap_or_default()));
@@ -463,13 +490,14 @@ fn refresh<T: Tracer>(
 impl<T: Tracer> Source for BpfSource<T> {
     fn observe(&mut self, sink: &mut dyn Sink) -> Result<Progress, Box<dyn Error + Send + Sync>> {
         let ended = self.receive(sink)?;
-        self.take_records();
+        self.take_records(u64::MAX, sink);
         let now = self.now();
         if ended || now.0 >= self.next_census {
             self.count(sink)?;
             self.next_census = now.0 + u64::try_from(CENSUS.min(self.expire / 2).as_nanos()).unwrap_or(u64::MAX);
         }
-        sink.event(self.now(), Event::Idle);
+        self.told = self.now();
+        sink.event(self.told, Event::Idle);
         Ok(if ended { Progress::TargetEnded(self.watch.status()) } else { Progress::Running })
     }
 
@@ -480,7 +508,7 @@ impl<T: Tracer> Source for BpfSource<T> {
     fn detach(&mut self, sink: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn Error + Send + Sync>> {
         self.kernel.detach();
         self.ring.consume()?;
-        self.take_records();
+        self.take_records(u64::MAX, sink);
         self.count(sink)?;
         Ok(self.notices())
     }

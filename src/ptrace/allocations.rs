@@ -63,7 +63,7 @@ impl<T: Tracer> Engine<T> {
             }
             Shape::Remap { address, old_length, new_length } => Some(Purpose::Remap {
                 from: argument(address),
-                from_size: argument(old_length).next_multiple_of(native::PAGE),
+                from_size: argument(old_length).checked_next_multiple_of(native::PAGE).unwrap_or(u64::MAX),
                 size: argument(new_length),
             }),
         };

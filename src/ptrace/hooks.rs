@@ -7,7 +7,7 @@ use memleax_platform::{Error, Pid, Stop, Tracer};
 use super::engine::Engine;
 use super::isa::native;
 use super::sites::SiteError;
-use crate::allocator::{self, FUNCTIONS, Hook, MAPPING_FUNCTIONS};
+use crate::allocator::{self, Hook};
 use crate::source::{HookedModule, Notice};
 use crate::unwind::{Changes, Module, Role, state_changed_function};
 
@@ -103,22 +103,18 @@ impl<T: Tracer> Engine<T> {
 
     fn functions_of(&mut self, module: &Module) -> Vec<Hook> {
         let Some(image) = &module.image else { return Vec::new() };
-        let mut found = allocator::hooks(&module.path, image.bytes(), &[], FUNCTIONS);
-        if found.hooks.is_empty() && module.role == Role::Executable {
-            // A stripped static program, whose symbols may be in its debug file.
-            if let Some(debug_file) = self.images.debug_file(module) {
-                found = allocator::hooks(&module.path, image.bytes(), &[debug_file.bytes()], FUNCTIONS);
-            }
-        }
-        if !found.indirect.is_empty() && found.hooks.is_empty() {
+        // A stripped static program, whose symbols may be in its debug file.
+        let debug_file = || match module.role {
+            Role::Executable => self.images.debug_file(module).map(|image| image.shared()),
+            _ => None,
+        };
+        let found = allocator::observed(&module.path, image.bytes(), debug_file, self.settings.mmap);
+        if !found.indirect.is_empty() {
             self.warn(format!(
                 "cannot observe {} of {}: which code they are is chosen at run time",
                 found.indirect.join(", "),
                 module.path.display()
             ));
-        }
-        if self.settings.mmap {
-            found.hooks.extend(allocator::hooks(&module.path, image.bytes(), &[], MAPPING_FUNCTIONS).hooks);
         }
         found.hooks
     }

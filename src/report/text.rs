@@ -226,6 +226,10 @@ impl<W: Write> Text<W> {
                     format!("{} not kept, for lack of room; if they leaked, it is not seen.", calls("allocation"))
                 }
                 Loss::StackNotKept => format!("{} without a backtrace, for lack of room.", calls("allocation")),
+                Loss::MappingNotKept => format!(
+                    "{} of mmap, mremap and munmap not followed, for lack of room: what is said of mappings may be wrong.",
+                    calls("call")
+                ),
             };
             self.warning(&text)?;
         }

@@ -1,6 +1,7 @@
 //! What is so of the bpf backend only: its probes are the kernel's, and others may have probes, too.
 
 use memleax_targets::Target;
+use nix::sys::signal::Signal;
 
 use crate::harness::{Monitor, State, assert_truth, may_trace, program_symbols, text_differences, tracer_of, unable};
 
@@ -74,5 +75,22 @@ fn forked_children_are_not_counted() {
     }
     // The child leaks on until told to end, and says how it went.
     assert_eq!(target.ask("join")[0], "child 0");
+    target.quit();
+}
+
+/// What finds no room in the ring buffer while memleax does not read it is counted.
+#[test]
+fn mappings_that_find_no_room_are_said() {
+    if !may_probe() {
+        return;
+    }
+    let mut target = Target::c("mappings").start();
+    let monitor = Monitor::attach(&target, &[&BPF[..], &["--mmap"]].concat());
+    monitor.signal(Signal::SIGSTOP);
+    // More than 8 MiB of records.
+    target.ask("churn 100000");
+    monitor.signal(Signal::SIGCONT);
+    let report = monitor.interrupt();
+    assert!(report.says("calls of mmap, mremap and munmap not followed, for lack of room"), "{report:?}");
     target.quit();
 }

@@ -128,13 +128,13 @@ fn compare(target: Process, rounds: usize, command: &str) -> Option<Comparison> 
         loop {
             let was_done = is_done.load(Ordering::Acquire);
             source.receive(&mut Nothing).expect("the target can be observed");
-            let records = source.records.borrow().clone();
-            for record in records {
+            let records = source.records.borrow().stacks.clone();
+            for (_, record) in records {
                 let Some(copy) = &record.copy else { continue };
                 let full = source.walk_copy(&record, copy);
                 comparison.add(&source.modules, &record, &source.backtrace(&record), full);
             }
-            source.take_records();
+            source.take_records(u64::MAX, &mut Nothing);
             if was_done && begun == rounds {
                 break;
             } else if was_done {

@@ -1,4 +1,5 @@
-/* Anonymous memory by mmap. Command: `go N`: N mappings that stay, N that go, N of which a part goes, and big blocks. */
+/* Anonymous memory by mmap. Commands: `go N`: N mappings that stay, N that go, N of which a part goes, N that shrink, N that move, and big
+ * blocks; `churn N`: N mappings that come and go. */
 #define _GNU_SOURCE
 #include "target.h"
 
@@ -45,6 +46,31 @@ NOINLINE static void site_cut(unsigned n) {
     }
 }
 
+/* In place it stays the block that it was. */
+SITE(by_shrunk_mmap, "mmap|mmap64<-~map<-site_shrink:@<-main");
+NOINLINE static void site_shrink(unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        void *p = AT(by_shrunk_mmap, map(9 * PAGE));
+        if (mremap(p, 9 * PAGE, 4 * PAGE, 0) != p)
+            _exit(94);
+        credit(&by_shrunk_mmap, 4 * PAGE, 0);
+    }
+}
+
+/* Moved, it is a new one. */
+SITE(by_mremap, "mremap<-site_move:@<-main");
+NOINLINE static void site_move(unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        void *p = map(3 * PAGE), *free = map(8 * PAGE);
+        if (munmap(free, 8 * PAGE))
+            _exit(95);
+        void *moved = AT(by_mremap, mremap(p, 3 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, free));
+        if (moved != free)
+            _exit(96);
+        credit(&by_mremap, 8 * PAGE, 0);
+    }
+}
+
 /* malloc's own mappings are malloc's blocks, and nothing else. */
 SITE(by_big_malloc, "malloc<-site_big_malloc:@<-main");
 NOINLINE static void site_big_malloc(unsigned n) {
@@ -64,8 +90,13 @@ int main(void) {
         if (n > 0) {
             site_mmap((unsigned)n);
             site_cut((unsigned)n);
+            site_shrink((unsigned)n);
+            site_move((unsigned)n);
             site_big_malloc((unsigned)n);
         }
+        for (long i = target_number(command, "churn"); i > 0; i--)
+            if (munmap(map(PAGE), PAGE))
+                _exit(97);
         target_report();
         target_say("DONE");
     }
