@@ -221,7 +221,7 @@ pub trait Tracer {
 
     /// Makes the target survive the tracer's sudden death: from now on a breakpoint that no tracer sees
     /// goes on at its slot. Done once after attaching, and again when [`guard_lost`](Self::guard_lost) says so.
-    /// A platform whose kernel ends the target together with its tracer does nothing.
+    /// False on a platform that has no guard, as its kernel ends the target together with its tracer.
     ///
     /// The tracer may die at any moment, also between setting the program counter of a thread in a
     /// [`StopKind::Trap`] and resuming it; the guard then sees a trap at the new program counter. It knows a breakpoint's
@@ -234,7 +234,7 @@ pub trait Tracer {
     ///
     /// # Errors
     /// [`Error::Remote`].
-    fn install_guard(&mut self, stop: &Stop) -> Result<(), Error>;
+    fn install_guard(&mut self, stop: &Stop) -> Result<bool, Error>;
 
     /// Tells the guard of a breakpoint; to be called before the breakpoint is written. A second call for the same
     /// breakpoint replaces the first.

@@ -27,13 +27,19 @@
 //!    its breakpoints, correct the program counters, and detach.
 //! 6. After a [`StopKind::Trap`] caused by a breakpoint at `a`, the program counter is `a + 1` on x86_64.
 //!
-//! [`linux`] implements it. A FreeBSD implementation has the same file names under `freebsd/`.
+//! [`linux`](mod@native) implements it by Linux's calls, [`freebsd`] by FreeBSD's, with the same file names. The latter is
+//! compiled everywhere: only `freebsd/native.rs`, the four calls that it makes, is for FreeBSD alone.
 
+pub mod freebsd;
 #[cfg(target_os = "linux")]
 pub mod linux;
+
 #[cfg(target_os = "linux")]
 pub use linux as native;
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "freebsd")]
+#[path = "freebsd/native.rs"]
+pub mod native;
+
 pub use native::{NativeTracer, RootDirectory};
 
 mod bytes;
@@ -42,8 +48,10 @@ mod error;
 mod host;
 mod map;
 mod own_signals;
+mod placement;
 mod process;
 mod registers;
+mod tick;
 
 pub use bytes::SharedBytes;
 pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};

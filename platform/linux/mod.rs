@@ -22,7 +22,6 @@ mod status;
 mod step;
 mod stub;
 mod threads;
-mod tick;
 mod tracer;
 mod trap_mask;
 mod wait;
@@ -36,3 +35,8 @@ pub use tracer::LinuxTracer;
 /// The tracer of the system that this was compiled for.
 pub type NativeTracer = LinuxTracer;
 pub use watch::{ProcessWatch, monotonic_nanoseconds, read_memory};
+
+/// The id of the calling thread.
+pub(crate) fn thread_id() -> libc::pid_t {
+    nix::unistd::gettid().as_raw()
+}

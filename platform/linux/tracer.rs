@@ -13,9 +13,9 @@ use super::affinity::Follower;
 use super::guard::Guards;
 use super::step::{self, Step};
 use super::threads::{Activity, Threads};
-use super::tick::Tick;
 use super::trap_mask::TrapMasks;
 use super::{facts, memory, ptrace};
+use crate::tick::Tick;
 use crate::{
     AuxiliaryVector, Error, Guard, Leftover, Mapping, Pid, ProcessFacts, Registers, Report, Resume, Signal, Stop,
     StopKind, Tid, Tracer,
@@ -157,8 +157,8 @@ impl Tracer for LinuxTracer {
         self.guards.unmap_code(stop, address, length)
     }
 
-    fn install_guard(&mut self, stop: &Stop) -> Result<(), Error> {
-        self.guards.install(stop)
+    fn install_guard(&mut self, stop: &Stop) -> Result<bool, Error> {
+        self.guards.install(stop).map(|()| true)
     }
 
     fn guard(&mut self, stop: &Stop, entry: Guard) -> Result<(), Error> {

@@ -6,7 +6,8 @@ use libc::c_int;
 
 use super::status::Status;
 use super::threads::Activity;
-use super::{LinuxTracer, newborn, ptrace, restart, tick};
+use super::{LinuxTracer, newborn, ptrace, restart};
+use crate::tick;
 use crate::{Error, ExitStatus, Pid, Report, Signal, Stop, StopKind, Tid};
 
 impl LinuxTracer {

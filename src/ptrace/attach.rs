@@ -205,7 +205,11 @@ impl<T: Tracer> Engine<T> {
     /// Makes the target survive the tracer.
     pub(super) fn protect(&mut self, stop: &Stop) -> Result<(), Error> {
         match self.tracer.install_guard(stop) {
-            Ok(()) => self.is_guarded = true,
+            Ok(true) => self.is_guarded = true,
+            Ok(false) => self.warn(format!(
+                "if memleax is killed by SIGKILL, process {} dies, too: end memleax by any other signal",
+                self.settings.pid
+            )),
             Err(error @ Error::Gone(_)) => return Err(error),
             Err(error) => {
                 self.warn(format!("{error}: if memleax is killed by SIGKILL, the target dies, too"));

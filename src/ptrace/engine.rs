@@ -188,7 +188,7 @@ impl<T: Tracer> Engine<T> {
                     .into(),
             );
         }
-        let restored = self.tracer.install_guard(stop).and_then(|()| {
+        let restored = self.tracer.install_guard(stop).and_then(|_| {
             let facts = self.tracer.facts(self.settings.pid)?;
             self.unblock_traps(stops, &facts.threads_blocking_trap)
         });

@@ -76,6 +76,8 @@ pub(super) struct Machine {
     pub(super) leftovers: Vec<Leftover>,
     pub(super) facts: ProcessFacts,
     pub(super) guard_lost: bool,
+    /// As on a system whose kernel ends the target together with its tracer.
+    pub(super) lacks_guard: bool,
     pub(super) trap_pending: bool,
     pub(super) refuse_registers: bool,
     pub(super) refuse_code: bool,
@@ -109,6 +111,7 @@ impl Machine {
             leftovers: Vec::new(),
             facts: ProcessFacts::default(),
             guard_lost: false,
+            lacks_guard: false,
             trap_pending: false,
             refuse_registers: false,
             refuse_code: false,
@@ -509,11 +512,14 @@ impl Tracer for Machine {
         Ok(())
     }
 
-    fn install_guard(&mut self, stop: &Stop) -> Result<(), Error> {
+    fn install_guard(&mut self, stop: &Stop) -> Result<bool, Error> {
         self.stopped_thread(stop)?;
+        if self.lacks_guard {
+            return Ok(false);
+        }
         self.guard_lost = false;
         self.actions.push(Action::InstalledGuard);
-        Ok(())
+        Ok(true)
     }
 
     fn guard(&mut self, stop: &Stop, entry: Guard) -> Result<(), Error> {

@@ -71,6 +71,20 @@ fn a_vforked_child_that_could_not_become_root_is_let_go() {
     assert_eq!(rig.machine().patched(TARGET), patched);
 }
 
+/// Where no guard leads it past the breakpoints, it would be killed by them.
+#[test]
+fn without_a_guard_a_vforked_child_is_observed_in_any_case() {
+    let mut machine = Machine::new();
+    machine.facts.exec_gains_nothing = true;
+    machine.lacks_guard = true;
+    let mut rig = attach(machine);
+    assert!(rig.warnings().iter().any(|text| text.contains("killed by SIGKILL")));
+    rig.machine().vfork(MAIN, CHILD);
+    rig.machine().actions.clear();
+    rig.handle();
+    assert_eq!(rig.engine.tracer.actions, [Action::Resumed(Tid(CHILD.0), Resume::Deliver)]);
+}
+
 #[test]
 fn a_vforked_child_may_end_without_exec() {
     let mut rig = rig();

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use libc::c_int;
 
+use crate::native;
+
 /// Nothing else in a tracer uses it.
 const SIGNAL: c_int = libc::SIGALRM;
 
@@ -18,7 +20,7 @@ thread_local! {
 
 /// True once after each period: also when the signal found the thread busy, so that a target that never lets it wait
 /// cannot hold the ticks off.
-pub(super) fn take() -> bool {
+pub(crate) fn take() -> bool {
     PASSED.replace(false)
 }
 
@@ -29,20 +31,20 @@ extern "C" fn note(_: c_int) {
 
 /// A timer of the calling thread, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Tick {
+pub(crate) struct Tick {
     timer: libc::timer_t,
     /// The signal goes to the thread that made it.
     _thread: PhantomData<*const ()>,
 }
 
 impl Tick {
-    pub(super) fn new(period: Duration) -> io::Result<Self> {
+    pub(crate) fn new(period: Duration) -> io::Result<Self> {
         catch_signal()?;
         // SAFETY: plain data, for which all-zero bytes are a value.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = SIGNAL;
-        event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
+        event.sigev_notify_thread_id = native::thread_id();
         let mut timer = ptr::null_mut();
         // SAFETY: both pointers are to live values.
         check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) })?;
