@@ -159,8 +159,8 @@ pub enum Event {
     Idle,
     /// The program was replaced (exec): all blocks are gone without having been freed.
     Replaced,
-    /// Something was not seen, so the numbers are too low or a stack is wrong.
-    Lost(Loss),
+    /// Something was not seen, so many times, so the numbers are too low or a stack is wrong.
+    Lost(Loss, u64),
 }
 
 /// Takes events as they happen. Implemented by the tracker.

@@ -19,6 +19,12 @@ struct {
 	MAP(BPF_MAP_TYPE_HASH, u64, struct block, 1, BPF_F_NO_PREALLOC);
 } overflow SEC(".maps");
 
+/*
+ * While `realloc` is about a block, it stays in the books but is not found by its address, which another thread may be handed before
+ * that call returns.
+ */
+#define IN_FLIGHT (1ull << 63)
+
 #ifndef OLD_KERNEL
 static __always_inline struct bucket *bucket_of(struct control *c, u64 address)
 {
@@ -39,7 +45,11 @@ static __always_inline bool keep_in_bucket(struct control *c, u64 address, struc
 
 		if (slot->address || __sync_val_compare_and_swap(&slot->address, SLOT_FREE, SLOT_BUSY))
 			continue;
-		slot->block = *block;
+		/* In the order that src/bpf/books.rs relies on: it reads without a lock. */
+		slot->block.size = block->size;
+		slot->block.site = block->site;
+		barrier();
+		slot->block.time = block->time;
 		barrier();
 		slot->address = address;
 		return 1;
@@ -47,43 +57,107 @@ static __always_inline bool keep_in_bucket(struct control *c, u64 address, struc
 	return 0;
 }
 
-static __always_inline bool take_from_bucket(struct control *c, u64 address, struct block *out)
+/* The slot of the block at `address`; `flying`: of the one in flight from `time`. */
+static __always_inline struct slot *slot_of(struct control *c, u64 address, bool flying, u64 time)
 {
 	struct bucket *bucket = bucket_of(c, address);
 
 	if (!bucket)
-		return 0;
+		return NULL;
 	for (int i = 0; i < BUCKET_SLOTS; i++) {
 		struct slot *slot = &bucket->slots[i];
 
-		if (slot->address == address) {
-			*out = slot->block;
-			barrier();
-			slot->address = SLOT_FREE;
-			return 1;
-		}
+		if (slot->address == address && !(slot->block.site & IN_FLIGHT) == !flying &&
+		    (!flying || slot->block.time == time))
+			return slot;
 	}
-	return 0;
+	return NULL;
 }
 #endif
+
+/* The same in the overflow map. */
+static __always_inline struct block *overflowed_block(struct control *c, u64 address, bool flying, u64 time)
+{
+	struct block *block;
+
+	if (!c->overflowed)
+		return NULL;
+	block = bpf_map_lookup_elem(&overflow, &address);
+	return block && !(block->site & IN_FLIGHT) == !flying && (!flying || block->time == time) ? block : NULL;
+}
 
 /* Takes a live block out; false if there is none. */
 static __always_inline bool take(struct control *c, u64 address, struct block *out)
 {
 	struct block *block;
-
 #ifndef OLD_KERNEL
-	if (take_from_bucket(c, address, out))
+	struct slot *slot = slot_of(c, address, 0, 0);
+
+	if (slot) {
+		*out = slot->block;
+		barrier();
+		slot->address = SLOT_FREE;
 		return 1;
+	}
 #endif
-	if (!c->overflowed)
-		return 0;
-	block = bpf_map_lookup_elem(&overflow, &address);
+	block = overflowed_block(c, address, 0, 0);
 	if (!block)
 		return 0;
 	*out = *block;
 	bpf_map_delete_elem(&overflow, &address);
 	return 1;
+}
+
+/* `realloc` begins with a live block; false if there is none. */
+static __always_inline bool take_off(struct control *c, u64 address, struct block *out)
+{
+	struct block *block = NULL;
+#ifndef OLD_KERNEL
+	struct slot *slot = slot_of(c, address, 0, 0);
+
+	if (slot)
+		block = &slot->block;
+#endif
+	if (!block)
+		block = overflowed_block(c, address, 0, 0);
+	if (!block)
+		return 0;
+	*out = *block;
+	block->site |= IN_FLIGHT;
+	return 1;
+}
+
+/* It ends, and the block stays where it was. Where another was kept at its address in the meantime, there is nothing to do. */
+static __always_inline void land(struct control *c, u64 address, struct block *old, u64 size)
+{
+	struct block *block = NULL;
+#ifndef OLD_KERNEL
+	struct slot *slot = slot_of(c, address, 1, old->time);
+
+	if (slot)
+		block = &slot->block;
+#endif
+	if (!block)
+		block = overflowed_block(c, address, 1, old->time);
+	if (!block)
+		return;
+	block->size = size;
+	block->site = old->site;
+}
+
+/* It ends, and the block is gone. */
+static __always_inline void drop(struct control *c, u64 address, struct block *old)
+{
+#ifndef OLD_KERNEL
+	struct slot *slot = slot_of(c, address, 1, old->time);
+
+	if (slot) {
+		slot->address = SLOT_FREE;
+		return;
+	}
+#endif
+	if (overflowed_block(c, address, 1, old->time))
+		bpf_map_delete_elem(&overflow, &address);
 }
 
 /* A block is at an address that is handed out again: it was freed, and that was not seen. */

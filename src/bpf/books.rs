@@ -77,20 +77,20 @@ impl Census {
     }
 }
 
-/// The live blocks in the buckets.
+/// The live blocks in the buckets; those included that `realloc` is about just now.
 pub(super) fn blocks(buckets: &[AtomicU64]) -> impl Iterator<Item = LiveBlock> {
     buckets.chunks_exact(slot::WORDS).filter_map(|words| {
         let address = words[slot::ADDRESS].load(Acquire);
         if address <= slot::BUSY {
             return None;
         }
-        let block = LiveBlock {
-            size: words[slot::SIZE].load(Acquire),
-            time: words[slot::TIME].load(Acquire),
-            site: words[slot::SITE].load(Acquire),
-        };
-        // Freed, and the place perhaps taken by another, while we read.
-        (words[slot::ADDRESS].load(Relaxed) == address).then_some(block)
+        let time = words[slot::TIME].load(Acquire);
+        let (size, site) = (words[slot::SIZE].load(Acquire), words[slot::SITE].load(Acquire));
+        // Freed, and the place perhaps taken by another, while we read. Whoever fills a slot makes it busy, writes size and site, then
+        // the time, then the address; no two blocks of an address are of one time. So neither old size or site with the new time nor
+        // the other way round gets past these two, in this order.
+        let is_same = words[slot::ADDRESS].load(Acquire) == address && words[slot::TIME].load(Acquire) == time;
+        is_same.then_some(LiveBlock { size, time, site: site & !slot::IN_FLIGHT })
     })
 }
 
@@ -103,6 +103,9 @@ pub(super) fn site(sites: &[AtomicU64], number: u64) -> Site {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Release;
+
     use super::*;
 
     fn words(slots: &[[u64; 4]]) -> Vec<AtomicU64> {
@@ -114,6 +117,40 @@ mod tests {
         let buckets = words(&[[0, 1, 2, 3], [slot::BUSY, 1, 2, 3], [0x1000, 64, 5, 7]]);
         let found: Vec<_> = blocks(&buckets).collect();
         assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
+    }
+
+    #[test]
+    fn a_block_in_flight_is_live() {
+        let buckets = words(&[[0x1000, 64, 5, 7 | slot::IN_FLIGHT]]);
+        let found: Vec<_> = blocks(&buckets).collect();
+        assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
+    }
+
+    /// Blocks of one address come and go while they are read, their size and site both telling their time.
+    #[test]
+    fn no_block_is_read_half_of_one_and_half_of_another() {
+        let slots = words(&[[0; 4]; 4]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for time in 1..3_000_000 {
+                    for slot in slots.chunks_exact(slot::WORDS) {
+                        // As `keep_in_bucket` of books.bpf.h.
+                        slot[slot::ADDRESS].store(slot::BUSY, Release);
+                        slot[slot::SIZE].store(time, Release);
+                        slot[slot::SITE].store(time, Release);
+                        slot[slot::TIME].store(time, Release);
+                        slot[slot::ADDRESS].store(0x1000, Release);
+                    }
+                }
+                done.store(true, Release);
+            });
+            while !done.load(Acquire) {
+                for block in blocks(&slots) {
+                    assert_eq!((block.size, block.site), (block.time, block.time));
+                }
+            }
+        });
     }
 
     #[test]

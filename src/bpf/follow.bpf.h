@@ -96,6 +96,8 @@ static __always_inline int entered(struct pt_regs *ctx)
 		if (is_nested(call, sp))
 			return 1;
 		COUNT(c->never_returned);
+		if (call->old_known)
+			land(c, call->operand, &call->old, call->old.size);
 	}
 	call->sp = sp;
 	call->cookie = cookie;
@@ -122,11 +124,8 @@ static __always_inline int entered(struct pt_regs *ctx)
 		break;
 	}
 	call->site = site_of_call(c, ctx, call, sp);
-	if (shape >= SHAPE_REALLOCATE && shape < SHAPE_FREE && call->operand) {
-		/* Out of the books until it returns: another thread may be handed the address before that. */
-		COUNT(c->realloc_begun);
-		call->old_known = take(c, call->operand, &call->old);
-	}
+	if (shape >= SHAPE_REALLOCATE && shape < SHAPE_FREE && call->operand)
+		call->old_known = take_off(c, call->operand, &call->old);
 	return 0;
 }
 
@@ -136,29 +135,28 @@ static __always_inline void reallocated(struct control *c, struct call *call, u6
 	struct site *site;
 	bool resized = result != 0, gone = 0;
 
-	COUNT(c->realloc_ended);
 	if (shape == SHAPE_EXPAND_TO_SIZE) {
 		resized = result >= call->size;
 		result = call->operand;
 	} else if (!resized) {
 		gone = call->cookie & COOKIE_FREES_ON_FAILURE || (shape != SHAPE_EXPAND && !call->size);
 	}
-	if (resized && result != call->operand) {
-		if (call->old_known)
+	if (call->old_known) {
+		if (gone || (resized && result != call->operand)) {
+			drop(c, call->operand, &call->old);
 			freed(c, &call->old, now);
-		allocated(c, result, call->size, call->site, now);
-	} else if (call->old_known && gone) {
-		freed(c, &call->old, now);
-	} else if (call->old_known) {
-		/* In place it keeps its age and its site. */
-		if (resized) {
+		} else if (resized) {
+			/* In place it keeps its age and its site. */
 			site = site_of(call->old.site);
 			if (site)
 				ADD(site->allocated_bytes, call->size - call->old.size);
-			call->old.size = call->size;
+			land(c, call->operand, &call->old, call->size);
+		} else {
+			land(c, call->operand, &call->old, call->old.size);
 		}
-		keep(c, call->operand, call->old.size, call->old.time, call->old.site);
 	}
+	if (resized && result != call->operand)
+		allocated(c, result, call->size, call->site, now);
 }
 
 static __always_inline int returned(struct pt_regs *ctx)

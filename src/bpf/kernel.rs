@@ -420,7 +420,7 @@ fn overflow_block(value: &[u8]) -> Option<LiveBlock> {
     let (words, _) = value.as_chunks::<8>();
     let [size, time, site] = *words else { return None };
     let [size, time, site] = [size, time, site].map(u64::from_ne_bytes);
-    Some(LiveBlock { size, time, site })
+    Some(LiveBlock { size, time, site: site & !slot::IN_FLIGHT })
 }
 
 #[cfg(test)]

@@ -64,7 +64,6 @@ struct control {
 	u64 lost_calls; /* calls into the allocator that could not be followed */
 	u64 never_returned; /* calls that were not seen to return */
 	u64 unknown_frees;
-	u64 realloc_begun, realloc_ended;
 	u64 lost_mappings; /* calls of mmap, mremap and munmap that could not be told of */
 };
 

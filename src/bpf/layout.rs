@@ -26,8 +26,6 @@ pub(super) enum Control {
     LostCalls,
     NeverReturned,
     UnknownFrees,
-    ReallocBegun,
-    ReallocEnded,
     LostMappings,
 }
 
@@ -57,6 +55,8 @@ pub(super) mod slot {
     pub(crate) const WORDS: usize = 4;
     /// Addresses up to this one are states.
     pub(crate) const BUSY: u64 = 1;
+    /// In the site's word: `realloc` is about the block.
+    pub(crate) const IN_FLIGHT: u64 = 1 << 63;
 }
 
 /// `struct site`

@@ -464,8 +464,8 @@ impl<T: Tracer> BpfSource<T> {
     fn tell_losses(&mut self, at: Timestamp, sink: &mut dyn Sink) {
         for (seen, (counter, loss)) in self.seen.losses.iter_mut().zip(LOSSES) {
             let now = self.kernel.counter(counter);
-            for _ in *seen..now {
-                sink.event(at, Event::Lost(loss));
+            if now > *seen {
+                sink.event(at, Event::Lost(loss, now - *seen));
             }
             *seen = now;
         }

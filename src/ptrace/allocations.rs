@@ -113,14 +113,14 @@ impl<T: Tracer> Engine<T> {
         self.counters.allocations += 1;
         let Caller { stack, return_address } = self.caller(stop, registers)?;
         let Some(return_address) = return_address else {
-            now.emit(Event::Lost(Loss::NoStack));
+            now.emit(Event::Lost(Loss::NoStack, 1));
             return Ok(());
         };
         if !self.is_awaitable(stop, return_address)? {
             if let Purpose::Reallocate { old, .. } = purpose {
                 now.emit(Event::Freed { address: old });
             }
-            now.emit(Event::Lost(Loss::ReturnUnobservable));
+            now.emit(Event::Lost(Loss::ReturnUnobservable, 1));
             return Ok(());
         }
         if let Purpose::Reallocate { call, old: address, .. } | Purpose::Expand { call, block: address, .. } = purpose {
@@ -253,7 +253,7 @@ impl<T: Tracer> Engine<T> {
         // operator new that throws hands out no block.
         let function = self.breakpoints.get(pending.function).and_then(|breakpoint| breakpoint.function);
         if function.is_none_or(|function| function.family != Family::Cxx) {
-            now.emit(Event::Lost(Loss::NeverReturned));
+            now.emit(Event::Lost(Loss::NeverReturned, 1));
         }
     }
 }

@@ -163,7 +163,7 @@ impl Tracker {
             Event::UnknownFrees(count) => self.unknown_frees += count,
             Event::Idle => {}
             Event::Replaced => self.replaced(),
-            Event::Lost(loss) => *self.losses.entry(loss).or_default() += 1,
+            Event::Lost(loss, count) => *self.losses.entry(loss).or_default() += count,
         }
     }
 

@@ -174,7 +174,7 @@ impl Model {
                 self.mapped.clear();
                 self.in_flight.clear();
             }
-            Event::Lost(loss) => *self.losses.entry(loss).or_default() += 1,
+            Event::Lost(loss, count) => *self.losses.entry(loss).or_default() += count,
         }
     }
 
@@ -327,8 +327,8 @@ fn events() -> impl Strategy<Value = Event> {
             }
         ),
         2 => Just(Event::Idle),
-        1 => Just(Event::Lost(Loss::NoStack)),
-        1 => Just(Event::Lost(Loss::NeverReturned)),
+        1 => Just(Event::Lost(Loss::NoStack, 1)),
+        1 => Just(Event::Lost(Loss::NeverReturned, 1)),
     ]
 }
 

@@ -325,11 +325,11 @@ fn exec_drops_all_blocks_but_leaks_stay_in_the_statistics() {
 #[test]
 fn losses_are_counted_by_kind() {
     let mut bench = Bench::new();
-    for loss in [Loss::NoStack, Loss::NeverReturned, Loss::NoStack] {
-        bench.event(Event::Lost(loss));
+    for (loss, count) in [(Loss::NoStack, 1), (Loss::NeverReturned, 1), (Loss::NoStack, 5)] {
+        bench.event(Event::Lost(loss, count));
     }
     let losses = bench.statistics().losses.into_iter().collect::<Vec<_>>();
-    assert_eq!(losses, [(Loss::NeverReturned, 1), (Loss::NoStack, 2)]);
+    assert_eq!(losses, [(Loss::NeverReturned, 1), (Loss::NoStack, 6)]);
 }
 
 #[test]

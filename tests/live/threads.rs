@@ -2,7 +2,7 @@
 
 use memleax_targets::Target;
 
-use crate::harness::{Monitor, State, assert_truth, may_trace, program_symbols, rounds};
+use crate::harness::{Monitor, Report, State, assert_truth, may_trace, program_symbols, rounds};
 
 /// 800 leaks planted by 4 threads, 8,000 pairs between them: all found, per site, and nothing else.
 #[test]
@@ -68,4 +68,34 @@ fn attach_and_detach_under_load() {
     target.ask("idle");
     before.assert_restored(&target);
     target.quit();
+}
+
+/// What `command` plants while a realloc does not end is found.
+fn check_realloc_without_end(command: &str) -> Option<Report> {
+    if !may_trace() {
+        return None;
+    }
+    let program = Target::c("inflight").build();
+    let mut target = program.start();
+    let mut monitor = Monitor::attach(&target, &[]);
+    let truth = target.truth(command);
+    monitor.wait_for_leaks(truth.blocks());
+    let symbols = program_symbols(&program, &target);
+    let report = monitor.interrupt();
+    assert_truth(&report, &truth, &symbols);
+    target.quit();
+    Some(report)
+}
+
+/// A block that `realloc` is just about is live: it expires, and counts when memleax detaches.
+#[test]
+fn block_in_flight() {
+    check_realloc_without_end("begin");
+}
+
+/// A `realloc` that is left by longjmp leaves the block as it was.
+#[test]
+fn realloc_that_never_returns() {
+    let Some(report) = check_realloc_without_end("leap") else { return };
+    assert!(report.says("1 allocator call never returned"), "{report:?}");
 }

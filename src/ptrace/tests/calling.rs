@@ -152,7 +152,7 @@ fn a_longjmp_out_of_a_call_is_noticed_in_an_outer_frame() {
         [
             Event::Reallocating { call: CallId(1), address: 0xa0000 },
             Event::ReallocFailed { call: CallId(1) },
-            Event::Lost(Loss::NeverReturned),
+            Event::Lost(Loss::NeverReturned, 1),
             allocated(1)
         ]
     );
@@ -168,7 +168,7 @@ fn a_longjmp_is_noticed_in_a_deeper_frame_that_wrote_over_the_return_address() {
     *rig.machine().thread(MAIN) = outer;
     rig.machine().poke(outer.rsp - 8, 0);
     rig.call("call_malloc_deeper", &[64]);
-    assert_eq!(rig.events(), [Event::Lost(Loss::NeverReturned), allocated(1)]);
+    assert_eq!(rig.events(), [Event::Lost(Loss::NeverReturned, 1), allocated(1)]);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_thread_that_ends_within_a_call_loses_it() {
         [
             Event::Reallocating { call: CallId(1), address: 0xa0000 },
             Event::ReallocFailed { call: CallId(1) },
-            Event::Lost(Loss::NeverReturned)
+            Event::Lost(Loss::NeverReturned, 1)
         ]
     );
     assert_eq!(rig.progress, Progress::Running);
@@ -226,5 +226,5 @@ fn a_call_whose_stack_is_unreadable_is_lost() {
     rig.machine().thread(MAIN).rsp = 0x10;
     rig.trap(MAIN);
     rig.handle();
-    assert_eq!(rig.events(), [Event::Lost(Loss::NoStack)]);
+    assert_eq!(rig.events(), [Event::Lost(Loss::NoStack, 1)]);
 }

@@ -102,7 +102,7 @@ fn a_return_site_that_somebody_patched_is_a_loss_and_said_once() {
     rig.machine().peek(TARGET, site, 1).expect("text")[0] = 0x90;
     rig.call("call_malloc", &[64]);
     rig.call("call_malloc", &[64]);
-    assert_eq!(rig.events(), [Event::Lost(Loss::ReturnUnobservable); 2]);
+    assert_eq!(rig.events(), [Event::Lost(Loss::ReturnUnobservable, 1); 2]);
     let warnings = rig.warnings();
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("differs from the file"), "{warnings:?}");
