@@ -17,7 +17,7 @@ export PATH
 
 # One need a line: group, how to see that it is there, then its package by manager; `-` where there is none, `a|b` where
 # the name differs between releases. Probes: a command; lib:SONAME, a library that the dynamic linker finds;
-# lib:FILE.a, one that cc finds; header:FILE, a C header.
+# lib:FILE.a, one that cc finds; header:FILE, a C header; python:NAME, a module of python3.
 needs() {
     cat <<'TABLE'
 #group probe                          apt                           dnf               pacman      zypper             apk          pkg
@@ -39,6 +39,8 @@ test   redis-server                   redis-server                  redis|valkey
 test   nginx                          nginx-light|nginx             nginx             nginx       nginx              nginx        nginx
 test   sqlite3                        sqlite3                       sqlite            sqlite      sqlite3            sqlite       sqlite3
 test   python3                        python3                       python3           python      python3            python3      python3
+test   python:ensurepip                python3-venv                  -                 -           -                  py3-pip      -
+test   file                           file                          file              file        file               file         -
 test   perl                           perl                          perl              perl        perl               perl         perl5
 test   dwz                            dwz                           dwz               -           dwz                dwz          -
 test   eu-strip                       elfutils                      elfutils          elfutils    elfutils           elfutils     elfutils
@@ -104,6 +106,7 @@ probe() {
         case $alternative in
         lib:*) have_library "${alternative#lib:}" && return 0 ;;
         header:*) have_header "${alternative#header:}" && return 0 ;;
+        python:*) have python3 && python3 -c "import ${alternative#python:}" 2>/dev/null && return 0 ;;
         *) have "$alternative" && return 0 ;;
         esac
     done

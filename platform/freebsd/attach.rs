@@ -9,9 +9,11 @@ use super::tracer::FreebsdTracer;
 use crate::{AttachRefusal, Error, Pid, Report, Tid};
 
 /// What lets users trace their own processes (`mac(4)`, `security(7)`).
-const DEBUG_SETTING: &str = "security.bsd.unprivileged_proc_debug";
+pub(super) const DEBUG_SETTING: &str = "security.bsd.unprivileged_proc_debug";
 /// What lets users see the processes of others.
-const SIGHT_SETTING: &str = "security.bsd.see_other_uids";
+pub(super) const SIGHT_SETTING: &str = "security.bsd.see_other_uids";
+/// What becomes of a traced process whose tracer is killed (`ptrace(2)`).
+pub(super) const KILL_SETTING: &str = "kern.kill_on_debugger_exit";
 
 impl<S: Sys> FreebsdTracer<S> {
     /// See [`Tracer::attach`](crate::Tracer::attach). The process stays stopped until it is next waited for, so that
@@ -54,7 +56,7 @@ impl<S: Sys> FreebsdTracer<S> {
     }
 
     /// Refuses what can be seen to be no process that could be traced, before it is touched.
-    fn refuse_unfit(&mut self, pid: Pid) -> Result<ProcessInfo, Error> {
+    pub(super) fn refuse_unfit(&mut self, pid: Pid) -> Result<ProcessInfo, Error> {
         let refuse = |why| Err(Error::Refused { pid, why });
         if pid.0 <= 0 {
             return refuse(AttachRefusal::NoSuchProcess);
@@ -87,7 +89,7 @@ impl<S: Sys> FreebsdTracer<S> {
     }
 
     /// Why the kernel denied to trace a process (`p_candebug`, `sys/kern/kern_prot.c`).
-    fn refusal(&mut self, pid: Pid, info: &ProcessInfo, cause: io::Error) -> Error {
+    pub(super) fn refusal(&mut self, pid: Pid, info: &ProcessInfo, cause: io::Error) -> Error {
         let why = match cause.raw_os_error() {
             Some(libc::ESRCH) => AttachRefusal::NoSuchProcess,
             Some(libc::EBUSY) => self.already_traced(info),

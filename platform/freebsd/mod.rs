@@ -6,6 +6,7 @@ mod attach;
 mod code_map;
 mod facts;
 mod halt;
+mod host;
 mod job_control;
 mod memory;
 mod processes;
@@ -19,6 +20,7 @@ mod tests;
 mod tracer;
 mod wait;
 
+pub use host::{check_access, host};
 pub use root::RootDirectory;
 pub use sys::{Name, Request, Sys};
 pub use tracer::FreebsdTracer;

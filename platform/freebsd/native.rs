@@ -8,6 +8,7 @@ use libc::{c_char, c_int, c_void};
 
 use crate::freebsd::abi::{self, IoDescriptor, RemoteCall};
 use crate::freebsd::{FreebsdTracer, Name, Request, Sys};
+use crate::{Error, Host, Pid};
 
 pub use crate::freebsd::RootDirectory;
 
@@ -20,6 +21,20 @@ pub struct NativeSys;
 
 /// How often a sysctl whose value grows meanwhile is asked again.
 const ATTEMPTS: usize = 8;
+
+/// What this machine allows.
+#[must_use]
+pub fn host() -> Host {
+    crate::freebsd::host(&mut NativeSys)
+}
+
+/// Whether a process may be traced, without beginning to.
+///
+/// # Errors
+/// As [`Tracer::attach`](crate::Tracer::attach) would refuse it.
+pub fn check_access(pid: Pid) -> Result<(), Error> {
+    crate::freebsd::check_access(NativeSys, pid)
+}
 
 /// The id of the calling thread.
 pub(crate) fn thread_id() -> libc::lwpid_t {

@@ -60,3 +60,17 @@ fn refusals_name_their_reason() {
     assert!(matches!(rig.attach(own), Err(Error::Refused { why: AttachRefusal::Itself, .. })));
     assert!(matches!(rig.attach(Pid(0)), Err(Error::Refused { why: AttachRefusal::NoSuchProcess, .. })));
 }
+
+/// Which knob forbids it is said, unless we are root, whom no knob binds.
+#[test]
+fn the_machine_is_described() {
+    let mut kernel = Kernel::default();
+    kernel.settings.insert("security.bsd.unprivileged_proc_debug", 0);
+    kernel.settings.insert("kern.kill_on_debugger_exit", 0);
+    let host = crate::freebsd::host(&mut kernel);
+    let says = |what: &str| host.tracing.iter().any(|remark| remark.text.contains(what));
+    assert!(says("kern.kill_on_debugger_exit is 0"));
+    assert_eq!(says("unprivileged_proc_debug is 0"), !nix::unistd::geteuid().is_root());
+    assert!(crate::freebsd::check_access(Kernel::with_process(TARGET.0, 1), TARGET).is_ok());
+    assert!(crate::freebsd::check_access(Kernel::default(), TARGET).is_err());
+}
