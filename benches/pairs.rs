@@ -102,7 +102,7 @@ fn measure(mut run: impl FnMut(Load) -> Option<f64>) -> Times {
 
 fn time(process: &mut Process, load: Load, pairs: u32) -> f64 {
     // The first frame is the loop's own.
-    nanoseconds(&process.ask(&format!("pairs {pairs} {} {}", load.threads, load.frames - 1)))
+    nanoseconds(&process.ask(&format!("pairs {pairs} {} {} 0", load.threads, load.frames - 1)))
 }
 
 fn nanoseconds(answer: &[String]) -> f64 {
