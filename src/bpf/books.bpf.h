@@ -41,35 +41,37 @@ static __always_inline bool keep_in_bucket(struct control *c, u64 address, struc
 	if (!bucket)
 		return 0;
 	for (int i = 0; i < BUCKET_SLOTS; i++) {
-		struct slot *slot = &bucket->slots[i];
+		u64 *slot = &bucket->addresses[i];
 
-		if (slot->address || __sync_val_compare_and_swap(&slot->address, SLOT_FREE, SLOT_BUSY))
+		if (*slot || __sync_val_compare_and_swap(slot, SLOT_FREE, SLOT_BUSY))
 			continue;
 		/* In the order that src/bpf/books.rs relies on: it reads without a lock. */
-		slot->block.size = block->size;
-		slot->block.site = block->site;
+		bucket->blocks[i].size = block->size;
+		bucket->blocks[i].site = block->site;
 		barrier();
-		slot->block.time = block->time;
+		bucket->blocks[i].time = block->time;
 		barrier();
-		slot->address = address;
+		*slot = address;
 		return 1;
 	}
 	return 0;
 }
 
-/* The slot of the block at `address`; `flying`: of the one in flight from `time`. */
-static __always_inline struct slot *slot_of(struct control *c, u64 address, bool flying, u64 time)
+/* The block at `address`, and the word that holds that; `flying`: the one in flight from `time`. */
+static __always_inline struct block *block_in_bucket(struct control *c, u64 address, bool flying, u64 time, u64 **slot)
 {
 	struct bucket *bucket = bucket_of(c, address);
 
 	if (!bucket)
 		return NULL;
 	for (int i = 0; i < BUCKET_SLOTS; i++) {
-		struct slot *slot = &bucket->slots[i];
+		struct block *block = &bucket->blocks[i];
 
-		if (slot->address == address && !(slot->block.site & IN_FLIGHT) == !flying &&
-		    (!flying || slot->block.time == time))
-			return slot;
+		if (bucket->addresses[i] == address && !(block->site & IN_FLIGHT) == !flying &&
+		    (!flying || block->time == time)) {
+			*slot = &bucket->addresses[i];
+			return block;
+		}
 	}
 	return NULL;
 }
@@ -91,12 +93,13 @@ static __always_inline bool take(struct control *c, u64 address, struct block *o
 {
 	struct block *block;
 #ifndef OLD_KERNEL
-	struct slot *slot = slot_of(c, address, 0, 0);
+	u64 *slot;
 
-	if (slot) {
-		*out = slot->block;
+	block = block_in_bucket(c, address, 0, 0, &slot);
+	if (block) {
+		*out = *block;
 		barrier();
-		slot->address = SLOT_FREE;
+		*slot = SLOT_FREE;
 		return 1;
 	}
 #endif
@@ -113,10 +116,9 @@ static __always_inline bool take_off(struct control *c, u64 address, struct bloc
 {
 	struct block *block = NULL;
 #ifndef OLD_KERNEL
-	struct slot *slot = slot_of(c, address, 0, 0);
+	u64 *slot;
 
-	if (slot)
-		block = &slot->block;
+	block = block_in_bucket(c, address, 0, 0, &slot);
 #endif
 	if (!block)
 		block = overflowed_block(c, address, 0, 0);
@@ -132,10 +134,9 @@ static __always_inline void land(struct control *c, u64 address, struct block *o
 {
 	struct block *block = NULL;
 #ifndef OLD_KERNEL
-	struct slot *slot = slot_of(c, address, 1, old->time);
+	u64 *slot;
 
-	if (slot)
-		block = &slot->block;
+	block = block_in_bucket(c, address, 1, old->time, &slot);
 #endif
 	if (!block)
 		block = overflowed_block(c, address, 1, old->time);
@@ -149,10 +150,10 @@ static __always_inline void land(struct control *c, u64 address, struct block *o
 static __always_inline void drop(struct control *c, u64 address, struct block *old)
 {
 #ifndef OLD_KERNEL
-	struct slot *slot = slot_of(c, address, 1, old->time);
+	u64 *slot;
 
-	if (slot) {
-		slot->address = SLOT_FREE;
+	if (block_in_bucket(c, address, 1, old->time, &slot)) {
+		*slot = SLOT_FREE;
 		return;
 	}
 #endif

@@ -1,10 +1,10 @@
 //! The books that the kernel's programs keep, read.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::layout::{Site, slot};
+use super::layout::{Site, bucket};
 use crate::event::{Tally, Timestamp, Totals};
 
 /// A live block as the kernel keeps it.
@@ -77,21 +77,46 @@ impl Census {
     }
 }
 
+/// Where a live block may be.
+struct Slot<'buckets> {
+    address: &'buckets AtomicU64,
+    /// [`bucket::SIZE`] and so on.
+    block: &'buckets [AtomicU64],
+}
+
+fn slots(buckets: &[AtomicU64]) -> impl Iterator<Item = Slot<'_>> {
+    buckets.chunks_exact(bucket::WORDS).flat_map(|bucket| {
+        let (addresses, blocks) = bucket.split_at(bucket::SLOTS);
+        addresses.iter().zip(blocks.chunks_exact(bucket::BLOCK_WORDS)).map(|(address, block)| Slot { address, block })
+    })
+}
+
 /// The live blocks in the buckets; those included that `realloc` is about just now.
 pub(super) fn blocks(buckets: &[AtomicU64]) -> impl Iterator<Item = LiveBlock> {
-    buckets.chunks_exact(slot::WORDS).filter_map(|words| {
-        let address = words[slot::ADDRESS].load(Acquire);
-        if address <= slot::BUSY {
+    slots(buckets).filter_map(|Slot { address: slot, block }| {
+        let address = slot.load(Acquire);
+        if address <= bucket::BUSY {
             return None;
         }
-        let time = words[slot::TIME].load(Acquire);
-        let (size, site) = (words[slot::SIZE].load(Acquire), words[slot::SITE].load(Acquire));
+        let time = block[bucket::TIME].load(Acquire);
+        let (size, site) = (block[bucket::SIZE].load(Acquire), block[bucket::SITE].load(Acquire));
         // Freed, and the place perhaps taken by another, while we read. Whoever fills a slot makes it busy, writes size and site, then
         // the time, then the address; no two blocks of an address are of one time. So neither old size or site with the new time nor
         // the other way round gets past these two, in this order.
-        let is_same = words[slot::ADDRESS].load(Acquire) == address && words[slot::TIME].load(Acquire) == time;
-        is_same.then_some(LiveBlock { size, time, site: site & !slot::IN_FLIGHT })
+        let is_same = slot.load(Acquire) == address && block[bucket::TIME].load(Acquire) == time;
+        is_same.then_some(LiveBlock { size, time, site: site & !bucket::IN_FLIGHT })
     })
+}
+
+/// Takes the blocks out of the buckets that are from before `time`.
+pub(super) fn forget_before(time: u64, buckets: &[AtomicU64]) {
+    for Slot { address: slot, block } in slots(buckets) {
+        let address = slot.load(Acquire);
+        if address > bucket::BUSY && block[bucket::TIME].load(Acquire) < time {
+            // Unless another has got hold of the place in the meantime.
+            let _ = slot.compare_exchange(address, 0, AcqRel, Relaxed);
+        }
+    }
 }
 
 /// A site's counters.
@@ -108,45 +133,60 @@ mod tests {
 
     use super::*;
 
-    fn words(slots: &[[u64; 4]]) -> Vec<AtomicU64> {
-        slots.iter().flatten().map(|&word| AtomicU64::new(word)).collect()
+    /// A bucket whose first slots hold an address, size, time and site each.
+    fn bucket_of(slots: &[[u64; 4]]) -> Vec<AtomicU64> {
+        let mut words = vec![0; bucket::WORDS];
+        for (at, &[address, block @ ..]) in slots.iter().enumerate() {
+            words[at] = address;
+            words[bucket::SLOTS + at * bucket::BLOCK_WORDS..][..bucket::BLOCK_WORDS].copy_from_slice(&block);
+        }
+        words.into_iter().map(AtomicU64::new).collect()
     }
 
     #[test]
     fn free_and_busy_slots_are_no_blocks() {
-        let buckets = words(&[[0, 1, 2, 3], [slot::BUSY, 1, 2, 3], [0x1000, 64, 5, 7]]);
+        let buckets = bucket_of(&[[0, 1, 2, 3], [bucket::BUSY, 1, 2, 3], [0x1000, 64, 5, 7]]);
         let found: Vec<_> = blocks(&buckets).collect();
         assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
     }
 
     #[test]
     fn a_block_in_flight_is_live() {
-        let buckets = words(&[[0x1000, 64, 5, 7 | slot::IN_FLIGHT]]);
+        let buckets = bucket_of(&[[0x1000, 64, 5, 7 | bucket::IN_FLIGHT]]);
         let found: Vec<_> = blocks(&buckets).collect();
         assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
+    }
+
+    #[test]
+    fn old_blocks_are_forgotten() {
+        let buckets = bucket_of(&[[0x1000, 64, 5, 7], [bucket::BUSY, 64, 5, 7], [0x2000, 64, 6, 7]]);
+        forget_before(6, &buckets);
+        let found: Vec<_> = blocks(&buckets).collect();
+        assert_eq!(found, [LiveBlock { size: 64, time: 6, site: 7 }]);
+        assert_eq!(buckets[1].load(Acquire), bucket::BUSY);
     }
 
     /// Blocks of one address come and go while they are read, their size and site both telling their time.
     #[test]
     fn no_block_is_read_half_of_one_and_half_of_another() {
-        let slots = words(&[[0; 4]; 4]);
+        let buckets = bucket_of(&[]);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for time in 1..3_000_000 {
-                    for slot in slots.chunks_exact(slot::WORDS) {
+                    for Slot { address, block } in slots(&buckets).take(4) {
                         // As `keep_in_bucket` of books.bpf.h.
-                        slot[slot::ADDRESS].store(slot::BUSY, Release);
-                        slot[slot::SIZE].store(time, Release);
-                        slot[slot::SITE].store(time, Release);
-                        slot[slot::TIME].store(time, Release);
-                        slot[slot::ADDRESS].store(0x1000, Release);
+                        address.store(bucket::BUSY, Release);
+                        block[bucket::SIZE].store(time, Release);
+                        block[bucket::SITE].store(time, Release);
+                        block[bucket::TIME].store(time, Release);
+                        address.store(0x1000, Release);
                     }
                 }
                 done.store(true, Release);
             });
             while !done.load(Acquire) {
-                for block in blocks(&slots) {
+                for block in blocks(&buckets) {
                     assert_eq!((block.size, block.site), (block.time, block.time));
                 }
             }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use libbpf_rs::{
@@ -12,8 +12,8 @@ use libbpf_rs::{
 };
 use memleax_platform::{Pid, SharedWords};
 
-use super::books::LiveBlock;
-use super::layout::{BUCKET_SLOTS, Control, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, slot};
+use super::books::{self, LiveBlock};
+use super::layout::{CACHED_RULE_WORDS, Control, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, bucket};
 use super::table::KernelTable;
 use crate::unwind::Module;
 
@@ -201,9 +201,9 @@ impl Kernel {
             control,
             rows: words("rows", sizes.rows as usize)?,
             rules: words("rules", RULES)?,
-            rule_cache: words("rule_cache", RULE_CACHE)?,
+            rule_cache: words("rule_cache", RULE_CACHE * CACHED_RULE_WORDS)?,
             sites: words("sites", SITES * Site::WORDS)?,
-            live: (!is_old).then(|| words("live", (slot::WORDS * BUCKET_SLOTS) << sizes.bucket_bits)).transpose()?,
+            live: (!is_old).then(|| words("live", bucket::WORDS << sizes.bucket_bits)).transpose()?,
             overflow: MapHandle::try_from(&map(&object, "overflow")?)?,
             cookies: is_old.then(|| MapHandle::try_from(&map(&object, "cookies")?)).transpose()?,
             object,
@@ -276,13 +276,7 @@ impl Kernel {
     /// # Errors
     /// The kernel's.
     pub(super) fn forget_blocks_before(&self, time: u64) -> libbpf_rs::Result<()> {
-        for words in self.live().chunks_exact(slot::WORDS) {
-            let address = words[slot::ADDRESS].load(Acquire);
-            if address > slot::BUSY && words[slot::TIME].load(Acquire) < time {
-                // Unless the new program has got hold of the place in the meantime.
-                let _ = words[slot::ADDRESS].compare_exchange(address, 0, AcqRel, Relaxed);
-            }
-        }
+        books::forget_before(time, self.live());
         for key in self.overflow.keys().collect::<Vec<_>>() {
             let block = self.overflow.lookup(&key, MapFlags::ANY)?.and_then(|value| overflow_block(&value));
             if block.is_some_and(|block| block.time < time) {
@@ -420,7 +414,7 @@ fn overflow_block(value: &[u8]) -> Option<LiveBlock> {
     let (words, _) = value.as_chunks::<8>();
     let [size, time, site] = *words else { return None };
     let [size, time, site] = [size, time, site].map(u64::from_ne_bytes);
-    Some(LiveBlock { size, time, site: site & !slot::IN_FLIGHT })
+    Some(LiveBlock { size, time, site: site & !bucket::IN_FLIGHT })
 }
 
 #[cfg(test)]
@@ -434,10 +428,11 @@ mod tests {
             for map in open.maps() {
                 let words = match map.name().to_str().unwrap() {
                     "control" => Control::WORDS,
-                    "rows" | "rules" | "rule_cache" | "site_cache" | "site_numbers" | "cookies" => 1,
+                    "rule_cache" => CACHED_RULE_WORDS,
+                    "rows" | "rules" | "site_cache" | "site_numbers" | "cookies" => 1,
                     "sites" => Site::WORDS,
-                    "live" => slot::WORDS * BUCKET_SLOTS,
-                    "overflow" => slot::WORDS - 1,
+                    "live" => bucket::WORDS,
+                    "overflow" => bucket::BLOCK_WORDS,
                     "scratch" | "calls" | "records" => continue,
                     rodata if rodata.ends_with(".rodata") => Copies::WHERE_NEEDED.words().len(),
                     other => panic!("what is in {other}?"),

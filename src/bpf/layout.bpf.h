@@ -71,14 +71,18 @@ struct block {
 	u64 size, time, site;
 };
 
-/* address: or SLOT_FREE, or SLOT_BUSY while it is being filled. */
-struct slot {
-	u64 address;
-	struct block block;
+/* Slot i: addresses[i], or SLOT_FREE, or SLOT_BUSY while blocks[i] is being filled. Looking for an address touches one cache line. */
+struct bucket {
+	u64 addresses[BUCKET_SLOTS];
+	struct block blocks[BUCKET_SLOTS];
 };
 
-struct bucket {
-	struct slot slots[BUCKET_SLOTS];
+/*
+ * What an address's rule is. Two words, which might be of two entries that were written at the same time; so `check` is of both: see
+ * rule_at().
+ */
+struct cached_rule {
+	u64 check, rule;
 };
 
 /* Totals of one call stack. */

@@ -41,23 +41,26 @@ pub(super) const RULE_CACHE: usize = 65536;
 pub(super) const SITES: usize = 65536;
 /// `FRAMES`
 pub(super) const FRAMES: usize = 128;
-/// `BUCKET_SLOTS`
-pub(super) const BUCKET_SLOTS: usize = 8;
 /// Scratch areas for each CPU.
 pub(super) const SCRATCH_PER_CPU: u32 = 4;
 
-/// `struct slot`, word by word.
-pub(super) mod slot {
-    pub(crate) const ADDRESS: usize = 0;
-    pub(crate) const SIZE: usize = 1;
-    pub(crate) const TIME: usize = 2;
-    pub(crate) const SITE: usize = 3;
-    pub(crate) const WORDS: usize = 4;
+/// `struct bucket`, in words: first the slots' addresses, then their blocks.
+pub(super) mod bucket {
+    pub(crate) const SLOTS: usize = 8;
+    pub(crate) const WORDS: usize = SLOTS * (1 + BLOCK_WORDS);
     /// Addresses up to this one are states.
     pub(crate) const BUSY: u64 = 1;
-    /// In the site's word: `realloc` is about the block.
+    /// `struct block`
+    pub(crate) const SIZE: usize = 0;
+    pub(crate) const TIME: usize = 1;
+    pub(crate) const SITE: usize = 2;
+    pub(crate) const BLOCK_WORDS: usize = 3;
+    /// In a block's site: `realloc` is about it.
     pub(crate) const IN_FLIGHT: u64 = 1 << 63;
 }
+
+/// `struct cached_rule`
+pub(super) const CACHED_RULE_WORDS: usize = 2;
 
 /// `struct site`
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

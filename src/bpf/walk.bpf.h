@@ -16,9 +16,8 @@ struct {
 	MAP(BPF_MAP_TYPE_ARRAY, u32, u64, RULES, BPF_F_MMAPABLE);
 } rules SEC(".maps");
 
-/* Address << 16 | rule: one word, so it cannot tear. */
 struct {
-	MAP(BPF_MAP_TYPE_ARRAY, u32, u64, RULE_CACHE, BPF_F_MMAPABLE);
+	MAP(BPF_MAP_TYPE_ARRAY, u32, struct cached_rule, RULE_CACHE, BPF_F_MMAPABLE);
 } rule_cache SEC(".maps");
 
 /* Where a stack is walked; four for each CPU, since these programs may be preempted. Sized at load. */
@@ -64,21 +63,26 @@ static __noinline u32 find_rule(u64 pc)
 	return row ? *row & 0xffff : 0;
 }
 
+/* Of a cached rule: its address, mixed with the rule such that no other rule goes with it. */
+#define CHECK(pc, rule) ((pc) ^ (rule) * 0x9E3779B97F4A7C15ull)
+
 static __always_inline u64 rule_at(u64 pc)
 {
 	u32 place = (u32)(pc ^ pc >> 16) & (RULE_CACHE - 1), number;
-	u64 *cached = bpf_map_lookup_elem(&rule_cache, &place), *rule, entry;
+	struct cached_rule *cached = bpf_map_lookup_elem(&rule_cache, &place);
+	u64 rule, *found;
 
 	if (!cached)
 		return 0;
-	entry = *cached;
-	number = entry & 0xffff;
-	if (entry >> 16 != pc) {
+	rule = cached->rule;
+	if (cached->check != CHECK(pc, rule)) {
 		number = find_rule(pc);
-		*cached = pc << 16 | number;
+		found = bpf_map_lookup_elem(&rules, &number);
+		rule = found ? *found : 0;
+		cached->rule = rule;
+		cached->check = CHECK(pc, rule);
 	}
-	rule = bpf_map_lookup_elem(&rules, &number);
-	return rule ? *rule : 0;
+	return rule;
 }
 
 /*
