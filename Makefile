@@ -38,8 +38,9 @@ lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
-# The parts first, the whole last: its table of ratios ends the output.
+# The parts first, the whole last.
 bench:
 	scripts/setup.sh build test bench
 	$(CARGO) bench --locked --bench tracker --bench unwind
+	$(CARGO) bench --locked --bench probes
 	$(CARGO) bench --locked --bench pairs
