@@ -129,6 +129,8 @@ pub(super) struct Kernel {
     rules: SharedWords,
     rule_cache: SharedWords,
     sites: SharedWords,
+    site_numbers: MapHandle,
+    site_cache: SharedWords,
     live: Option<SharedWords>,
     overflow: MapHandle,
     cookies: Option<MapHandle>,
@@ -203,6 +205,8 @@ impl Kernel {
             rules: words("rules", RULES)?,
             rule_cache: words("rule_cache", RULE_CACHE * CACHED_RULE_WORDS)?,
             sites: words("sites", SITES * Site::WORDS)?,
+            site_numbers: MapHandle::try_from(&map(&object, "site_numbers")?)?,
+            site_cache: words("site_cache", SITES)?,
             live: (!is_old).then(|| words("live", bucket::WORDS << sizes.bucket_bits)).transpose()?,
             overflow: MapHandle::try_from(&map(&object, "overflow")?)?,
             cookies: is_old.then(|| MapHandle::try_from(&map(&object, "cookies")?)).transpose()?,
@@ -284,6 +288,17 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Lets the stack of this hash have a new number when it is seen again.
+    pub(super) fn forget_stack(&self, hash: u64) {
+        // It is not there if the programs have not kept it.
+        let _ = self.site_numbers.delete(&hash.to_ne_bytes());
+        let cached = &self.site_cache[hash as usize % SITES];
+        let entry = cached.load(Relaxed);
+        if (entry ^ hash) >> 16 == 0 {
+            let _ = cached.compare_exchange(entry, 0, Relaxed, Relaxed);
+        }
     }
 
     /// Removes every probe; calls before frees, so that no free is missed of what was counted.

@@ -99,7 +99,7 @@ enum { RECORD_NONE, RECORD_STACK, RECORD_MAPPED, RECORD_REMAPPED, RECORD_UNMAPPE
 
 struct stack_record {
 	u64 kind, time;
-	u64 site;
+	u64 hash, site;
 	u32 count, end;
 	u32 guess, insufficient; /* insufficient: the rest is the general unwinder's */
 	u64 function;

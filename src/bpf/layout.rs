@@ -130,6 +130,8 @@ pub(super) enum End {
 /// `struct stack_record`, or `struct slow_record`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct StackRecord {
+    /// By which the kernel knows the stack.
+    pub(super) hash: u64,
     pub(super) site: u64,
     pub(super) end: End,
     pub(super) by_frame_pointer: bool,
@@ -148,6 +150,7 @@ impl StackRecord {
 
     /// What follows the kind and the time. `None` if it is no such record.
     pub(super) fn parse(bytes: &[u8]) -> Option<StackRecord> {
+        let (hash, bytes) = bytes.split_first_chunk()?;
         let (words, _) = bytes.as_chunks::<8>();
         let word = |index: usize| words.get(index).map(|word| u64::from_le_bytes(*word));
         let frames = (0..(word(1)? & 0xffff_ffff) as usize)
@@ -163,6 +166,7 @@ impl StackRecord {
             _ => End::Slow,
         };
         Some(StackRecord {
+            hash: u64::from_le_bytes(*hash),
             site: word(0)?,
             end,
             by_frame_pointer: word(2)? & 0xffff_ffff != 0,

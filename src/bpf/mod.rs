@@ -4,9 +4,11 @@
 //! its probes sit, `table` compiles the unwind information that it walks by, `books` reads what it counted.
 
 mod books;
+mod history;
 mod hooks;
 mod kernel;
 mod layout;
+mod mmap_events;
 pub mod placement;
 mod privileges;
 mod records;

@@ -83,6 +83,7 @@ static __always_inline void describe(struct stack_record *record, struct scratch
 {
 	record->kind = RECORD_STACK;
 	record->time = bpf_ktime_get_ns();
+	record->hash = s->hash;
 	record->site = number;
 	record->count = s->count;
 	record->end = s->end;

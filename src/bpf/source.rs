@@ -9,25 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::{ErrorKind, RingBuffer};
-use memleax_platform::{MappedFile, Mapping, Pid, Registers, Tracer, native};
+use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Pid, Tracer, native};
 use rustc_hash::FxHashMap;
 
 use super::books::{self, Census};
+use super::history::History;
 use super::hooks;
 use super::kernel::{Copies, Kernel, Probe, Role, Sizes};
-use super::layout::{Control, End, StackCopy, StackRecord};
+use super::layout::Control;
+use super::mmap_events::{Learnt, MmapEvents};
 use super::privileges;
-use super::records::{MappingRecord, Records};
+use super::records::Records;
 use super::table::RuleTable;
 use crate::allocator::{self, Hook};
 use crate::config::Config;
-use crate::event::{Backtrace, Ending, Event, FrameKind, Loss, Sink, StackId, Timestamp, Totals};
+use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Timestamp, Totals};
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
-use crate::unwind::{
-    DebugFiles, Module, ModuleMap, ModuleTable, RawBacktrace, RawFrame, Role as ModuleRole, Unwinder,
-    state_changed_function,
-};
+use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, Unwinder, state_changed_function};
 
 /// How long [`Source::observe`] observes.
 const TICK: Duration = Duration::from_millis(100);
@@ -38,6 +37,9 @@ const CENSUS: Duration = Duration::from_secs(1);
 /// Buckets for a million live blocks, eight million beyond those, and room for libraries that are loaded later.
 const SIZES: Sizes =
     Sizes { rows: 1 << 18, bucket_bits: 17, overflow: 1 << 23, records: 1 << 23, copies: Copies::WHERE_NEEDED };
+
+const WITHOUT_MMAP_EVENTS: &str =
+    "a library that is loaded and gone again within milliseconds will be missing in stacks";
 
 /// Why a process cannot be observed by uprobes. Nothing of ours is left in it.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,7 @@ pub struct BpfSource<T> {
     hooked: FxHashMap<FileId, Vec<Probe>>,
     stacks: StackTable,
     /// By the kernel's number.
-    sites: FxHashMap<u64, StackId>,
+    sites: FxHashMap<u64, Known>,
     notices: Vec<Notice>,
     watch: native::ProcessWatch,
     expire: Duration,
@@ -110,6 +112,32 @@ pub struct BpfSource<T> {
     seen: Counters,
     /// The rule cache is to be emptied once more.
     cache_is_stale: bool,
+    /// As of the newest look.
+    auxiliary: AuxiliaryVector,
+    history: History,
+    /// `None` if the kernel denies them.
+    mmap_events: Option<MmapEvents>,
+    /// Code was mapped since the newest look.
+    is_behind: bool,
+    /// Of the rule table in use and the one before, which comes first.
+    tables: [TableTimes; 2],
+}
+
+/// A rule table's times, of the kernel's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+struct TableTimes {
+    /// When the look began that it goes by.
+    looked: u64,
+    /// Since when it is in use.
+    published: u64,
+}
+
+/// A call stack that has a number of the kernel's.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    stack: StackId,
+    /// By which the kernel knows it.
+    hash: u64,
 }
 
 /// Device and inode.
@@ -157,7 +185,15 @@ impl<T: Tracer> BpfSource<T> {
         let watch = native::ProcessWatch::new(target)?;
         let mut modules = ModuleMap::default();
         let mut facts = facts;
-        refresh(&mut facts, target, &mut modules)?;
+        // Before the first look, so that no mapping is missed.
+        let mut notices = Vec::new();
+        let mmap_events = MmapEvents::new(target).map_err(|why| {
+            notices.push(Notice::Warning(format!("cannot observe mappings of code: {why}; {WITHOUT_MMAP_EVENTS}")));
+        });
+        let mut history = History::default();
+        let looked = native::monotonic_nanoseconds();
+        let (auxiliary, _) = refresh(&mut facts, target, &mut modules, &mut history)?;
+        history.settle();
         let mut debug_files = debug_files;
         let mut unwinder = Unwinder::default();
         unwinder.update(&modules, &mut debug_files);
@@ -192,7 +228,7 @@ impl<T: Tracer> BpfSource<T> {
             hooked: FxHashMap::default(),
             stacks: StackTable::default(),
             sites: FxHashMap::default(),
-            notices: Vec::new(),
+            notices,
             watch,
             expire: config.limits.expire,
             began: native::monotonic_nanoseconds(),
@@ -200,6 +236,11 @@ impl<T: Tracer> BpfSource<T> {
             next_census: 0,
             seen: Counters::default(),
             cache_is_stale: false,
+            auxiliary,
+            history,
+            mmap_events: mmap_events.ok(),
+            is_behind: false,
+            tables: [TableTimes { looked, published: 0 }; 2],
         };
         let live = source.modules.live().to_vec();
         for module in &live {
@@ -290,10 +331,14 @@ impl<T: Tracer> BpfSource<T> {
 
     /// Looks at what is mapped now.
     fn modules_changed(&mut self) -> Result<(), AttachError> {
-        let changes = refresh(&mut self.facts, self.target, &mut self.modules)?;
+        let looked = native::monotonic_nanoseconds();
+        let (auxiliary, changes) = refresh(&mut self.facts, self.target, &mut self.modules, &mut self.history)?;
+        self.auxiliary = auxiliary;
         if changes.added.is_empty() && changes.removed.is_empty() {
+            self.tables[1].looked = looked;
             return Ok(());
         }
+        self.forget_stacks_of(&changes.removed);
         self.unwinder.update(&self.modules, &mut self.debug_files);
         let rows = self.table.rows(&self.modules, &mut self.debug_files);
         if !self.table.publish(&rows, &self.kernel.table()) {
@@ -301,6 +346,7 @@ impl<T: Tracer> BpfSource<T> {
             self.notices.push(Notice::Warning(message.into()));
         }
         self.cache_is_stale = true;
+        self.tables = [self.tables[1], TableTimes { looked, published: native::monotonic_nanoseconds() }];
         for module in changes.added {
             if let Err(why) = self.hook(&module) {
                 self.notices.push(Notice::Warning(why.to_string()));
@@ -327,83 +373,32 @@ impl<T: Tracer> BpfSource<T> {
         let execs = self.kernel.counter(Control::Execs);
         if !ended && std::mem::replace(&mut self.seen.execs, execs) != execs {
             // What the old program did is told by its own modules.
-            self.ring.consume()?;
+            self.consume()?;
             self.take_records(self.kernel.counter(Control::ExecTime), sink);
             self.replaced(sink)?;
         }
         let changes = self.kernel.counter(Control::LoaderChanges);
-        if !ended && std::mem::replace(&mut self.seen.loader_changes, changes) != changes {
+        let has_changed = std::mem::replace(&mut self.seen.loader_changes, changes) != changes;
+        if !ended && (has_changed | std::mem::take(&mut self.is_behind)) {
             self.look_again()?;
         }
-        // Only now: a record may be about a library that was loaded just before.
-        self.ring.consume()?;
+        self.consume()?;
         Ok(ended)
     }
 
-    /// Numbers the stacks that the kernel has told of, and tells what was mapped and unmapped; all until a time of the kernel's.
-    fn take_records(&mut self, until: u64, sink: &mut dyn Sink) {
-        let Records { stacks, mappings } = std::mem::take(&mut *self.records.borrow_mut());
-        let (stacks, later_stacks): (Vec<_>, Vec<_>) = stacks.into_iter().partition(|&(time, _)| time <= until);
-        let (mappings, later_mappings) = mappings.into_iter().partition(|&(time, _)| time <= until);
-        *self.records.borrow_mut() = Records { stacks: later_stacks, mappings: later_mappings };
-        for (_, record) in stacks {
-            let by_table = self.backtrace(&record);
-            let by_copy = record.copy.as_ref().map(|copy| self.walk_copy(&record, copy));
-            // A frame between the copied parts stops the general unwinder before the end of the kernel's walk.
-            let backtrace = by_copy.filter(|copy| copy.frames.len() >= by_table.frames.len()).unwrap_or(by_table);
-            let id = self.stacks.intern(&backtrace);
-            self.sites.insert(record.site, id);
+    /// Takes what the kernel has written. First its records, then the mappings that were made: so those that a record is about are known.
+    fn consume(&mut self) -> libbpf_rs::Result<()> {
+        self.ring.consume()?;
+        let Some(mmap_events) = &mut self.mmap_events else { return Ok(()) };
+        let Learnt { made, lost } = mmap_events.receive();
+        self.is_behind |= self.history.add(made);
+        if lost > 0 {
+            self.history.forget();
+            self.notices.push(Notice::Warning(format!(
+                "{lost} mappings of code were not told, for lack of room: a library that was there for milliseconds may be missing in stacks"
+            )));
         }
-        self.tell_mappings(mappings, sink);
-    }
-
-    fn tell_mappings(&mut self, mappings: Vec<(u64, MappingRecord)>, sink: &mut dyn Sink) {
-        for (time, record) in mappings {
-            for event in record.events(|site| self.sites.get(&site).copied()).into_iter().flatten() {
-                self.told = self.told.max(Timestamp(time.saturating_sub(self.began)));
-                sink.event(self.told, event);
-            }
-        }
-    }
-
-    /// The stack as the general unwinder sees it.
-    fn walk_copy(&mut self, record: &StackRecord, copy: &StackCopy) -> Backtrace {
-        let entry = self.entry(record);
-        let rip = entry.map_or(0, |(module, address)| module.run_time_address(address));
-        let registers = Registers { rip, ..copy.registers };
-        let mut raw = RawBacktrace::default();
-        self.unwinder.unwind_from_call_entry(&registers, &mut |address| copy.word(address), self.depth, &mut raw);
-        raw.to_backtrace(&self.modules)
-    }
-
-    /// The function that a record is about: its module, and its address as the module's file counts it.
-    fn entry(&self, record: &StackRecord) -> Option<(&Module, u64)> {
-        let function = self.functions.get(usize::try_from(record.function).ok()?)?;
-        let module = self.modules.live().iter().find(|module| module.file_id == function.file)?;
-        Some((module, function.address))
-    }
-
-    /// The stack as the kernel walked it.
-    fn backtrace(&self, record: &StackRecord) -> Backtrace {
-        let entry = self.entry(record).map(|(module, address)| module.run_time_address(address));
-        let entry = entry.map(|pc| RawFrame { pc, kind: FrameKind::Exact });
-        let frames = record.frames.iter().map(|&(pc, is_exact)| {
-            let kind = if is_exact { FrameKind::Exact } else { FrameKind::ReturnAddress };
-            RawFrame { pc, kind }
-        });
-        let ending = match record.end {
-            End::Complete => Ending::Complete,
-            End::Depth => Ending::DepthLimit,
-            End::Unreadable => Ending::UnreadableStack,
-            End::Inconsistent => Ending::Inconsistent,
-            End::Slow => Ending::NoUnwindInfo,
-            End::Gap => match record.frames.last() {
-                Some(&(address, _)) if self.modules.lookup(address.wrapping_sub(1)).is_none() => Ending::UnknownCode,
-                _ => Ending::NoUnwindInfo,
-            },
-        };
-        let frames = entry.into_iter().chain(frames).collect();
-        RawBacktrace { frames, ending, by_frame_pointer: record.by_frame_pointer }.to_backtrace(&self.modules)
+        Ok(())
     }
 
     /// Tells the tracker what was counted until now.
@@ -430,7 +425,7 @@ impl<T: Tracer> BpfSource<T> {
                 continue;
             }
             let stack = match self.sites.get(&number) {
-                Some(&stack) => stack,
+                Some(known) => known.stack,
                 None => self.stacks.intern(&Backtrace {
                     frames: Vec::new(),
                     ending: Ending::UnreadableStack,
@@ -479,12 +474,16 @@ fn refresh<T: Tracer>(
     facts: &mut T,
     target: Pid,
     modules: &mut ModuleMap,
-) -> Result<crate::unwind::Changes, AttachError> {
+    history: &mut History,
+) -> Result<(AuxiliaryVector, crate::unwind::Changes), AttachError> {
+    let looked = native::monotonic_nanoseconds();
     let mappings = facts.mappings(target)?;
     let auxiliary = facts.auxiliary_vector(target)?;
     let mut open = |mapping: &Mapping| MappedFile::new(&facts.open_mapping(target, mapping)?);
     let mut read = |address, buffer: &mut [u8]| native::read_memory(target, address, buffer);
-    Ok(modules.refresh(&mappings, &auxiliary, &mut open, &mut read))
+    let changes = modules.refresh(&mappings, &auxiliary, &mut open, &mut read);
+    history.look(looked, mappings);
+    Ok((auxiliary, changes))
 }
 
 impl<T: Tracer> Source for BpfSource<T> {
@@ -507,7 +506,7 @@ impl<T: Tracer> Source for BpfSource<T> {
 
     fn detach(&mut self, sink: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn Error + Send + Sync>> {
         self.kernel.detach();
-        self.ring.consume()?;
+        self.consume()?;
         self.take_records(u64::MAX, sink);
         self.count(sink)?;
         Ok(self.notices())
@@ -524,3 +523,4 @@ impl<T: Tracer> Source for BpfSource<T> {
 
 #[cfg(test)]
 mod exactness;
+mod stacks;

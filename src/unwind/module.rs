@@ -170,7 +170,7 @@ impl ModuleTable {
     }
 
     /// All of them, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Module>> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Module>> {
         self.modules.iter()
     }
 

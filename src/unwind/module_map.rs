@@ -64,10 +64,33 @@ impl ModuleMap {
         open: &mut dyn FnMut(&Mapping) -> io::Result<MappedFile>,
         read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
     ) -> Changes {
+        self.take_over(mappings, auxiliary, false, open, read)
+    }
+
+    /// Takes over mappings of the past, which may be gone: their memory is not read, and files that were known are not opened
+    /// again.
+    pub fn recall(
+        &mut self,
+        mappings: &[Mapping],
+        auxiliary: &AuxiliaryVector,
+        open: &mut dyn FnMut(&Mapping) -> io::Result<MappedFile>,
+    ) -> Changes {
+        self.take_over(mappings, auxiliary, true, open, &mut |_, _| 0)
+    }
+
+    fn take_over(
+        &mut self,
+        mappings: &[Mapping],
+        auxiliary: &AuxiliaryVector,
+        recalls: bool,
+        open: &mut dyn FnMut(&Mapping) -> io::Result<MappedFile>,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+    ) -> Changes {
         let before = std::mem::take(&mut self.live);
         for file in group_by_file(mappings) {
-            let known = before.iter().find(|module| module.file_id == file.file_id && module.path == file.path);
-            let opened = match known {
+            let is_it = |module: &&Arc<Module>| module.file_id == file.file_id && module.path == file.path;
+            let known = before.iter().find(is_it);
+            let opened = match known.or_else(|| self.table.iter().rev().filter(|_| recalls).find(is_it)) {
                 Some(module) => Some(Opened::again(module)),
                 None => Opened::open(&file, open, read),
             };

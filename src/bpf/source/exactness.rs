@@ -13,7 +13,9 @@ use memleax_platform::NativeTracer;
 use memleax_targets::{Process, Target, has_program, unable};
 
 use super::*;
+use crate::bpf::layout::StackRecord;
 use crate::config::{Backend, Color, Limits};
+use crate::event::FrameKind;
 
 /// As deep as the kernel walks, and the allocator's function.
 const DEPTH: usize = super::super::layout::FRAMES + 1;
@@ -129,10 +131,10 @@ fn compare(target: Process, rounds: usize, command: &str) -> Option<Comparison> 
             let was_done = is_done.load(Ordering::Acquire);
             source.receive(&mut Nothing).expect("the target can be observed");
             let records = source.records.borrow().stacks.clone();
-            for (_, record) in records {
+            for (time, record) in records {
                 let Some(copy) = &record.copy else { continue };
                 let full = source.walk_copy(&record, copy);
-                comparison.add(&source.modules, &record, &source.backtrace(&record), full);
+                comparison.add(&source.modules, &record, &source.backtrace(&record, time), full);
             }
             source.take_records(u64::MAX, &mut Nothing);
             if was_done && begun == rounds {

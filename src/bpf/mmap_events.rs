@@ -1,0 +1,127 @@
+//! The kernel's word for each mapping of code, at the time when it is made (`PERF_RECORD_MMAP2`, `perf_event_open(2)`).
+//!
+//! One event a processor, for all processes: events for one process would have to be opened for each of its threads, on each
+//! processor, and would miss threads that come while that is done. The kernel writes some hundred bytes for each mapping of
+//! code in the system, so a few for each program that starts.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use memleax_platform::{Mapping, Pid};
+use nix::libc;
+use perf_event::events::Software;
+use perf_event::{Builder, Clock, SampleFlag, Sampler, data};
+
+/// Bytes of a processor's buffer.
+const BUFFER: usize = 1 << 16;
+
+/// What was mapped for execution in one process.
+pub(super) struct MmapEvents {
+    /// One a processor.
+    samplers: Vec<Sampler>,
+    target: Pid,
+}
+
+/// What there was to learn.
+#[derive(Debug, Default)]
+pub(super) struct Learnt {
+    /// When (by the monotonic clock), and what; ascending. Anonymous memory has no file.
+    pub(super) made: Vec<(u64, Mapping)>,
+    /// Records for which the buffers had no room, of any process.
+    pub(super) lost: u64,
+}
+
+impl MmapEvents {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn new(target: Pid) -> io::Result<Self> {
+        let mut samplers = Vec::new();
+        for processor in 0..libbpf_rs::num_possible_cpus().map_err(io::Error::other)? {
+            let mut events = Builder::new(Software::DUMMY);
+            events.any_pid().one_cpu(processor).enabled(true).mmap(true).mmap2(true);
+            events.clockid(Clock::MONOTONIC).sample(SampleFlag::TIME).sample_id_all(true);
+            match events.build().and_then(|counter| counter.sampled(BUFFER)) {
+                Ok(sampler) => samplers.push(sampler),
+                // It is not online.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(MmapEvents { samplers, target })
+    }
+
+    /// Takes what there is.
+    pub(super) fn receive(&mut self) -> Learnt {
+        let mut learnt = Learnt::default();
+        for sampler in &mut self.samplers {
+            while let Some(record) = sampler.next_record() {
+                // Of what may follow a record, only the time was asked for.
+                let time = record.to_contiguous().last_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+                match record.parse_record() {
+                    Ok(data::Record::Mmap2(mapped)) if mapped.pid == self.target.0.cast_unsigned() => {
+                        learnt.made.push((time, mapping(&mapped)));
+                    }
+                    Ok(data::Record::Lost(lost)) => learnt.lost += lost.lost,
+                    _ => {}
+                }
+            }
+        }
+        learnt.made.sort_by_key(|&(time, _)| time);
+        learnt
+    }
+}
+
+fn mapping(of: &data::Mmap2<'_>) -> Mapping {
+    let inode = of.ino().unwrap_or(0);
+    let device = libc::makedev(of.maj().unwrap_or(0), of.min().unwrap_or(0));
+    let named = of.filename.strip_suffix(b" (deleted)");
+    let path = if inode == 0 { &[] } else { named.unwrap_or(&of.filename) };
+    let has = |flag: i32| of.prot & flag.cast_unsigned() != 0;
+    Mapping {
+        start: of.addr,
+        end: of.addr.saturating_add(of.len),
+        offset: if inode == 0 { 0 } else { of.pgoff },
+        readable: has(libc::PROT_READ),
+        writable: has(libc::PROT_WRITE),
+        executable: has(libc::PROT_EXEC),
+        shared: of.flags & libc::MAP_SHARED.cast_unsigned() != 0,
+        file_id: if inode == 0 { (0, 0) } else { (device, inode) },
+        path: OsStr::from_bytes(path).into(),
+        deleted: named.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
+
+    use memleax_platform::native;
+    use memleax_targets::{Process, unable};
+
+    use super::*;
+
+    /// A shell that becomes another program while its mappings are listened to.
+    #[test]
+    fn mappings_of_code_are_told_with_file_and_time() {
+        let mut program = Process::spawn(Command::new("sh").args(["-c", "read line; exec cat"]));
+        let mut events = match MmapEvents::new(Pid(program.id().cast_signed())) {
+            Ok(events) => events,
+            Err(why) => return unable(&format!("the kernel does not tell of mappings: {why}")),
+        };
+        let began = native::monotonic_nanoseconds();
+        program.send("");
+        program.send("ready");
+        assert_eq!(program.line().as_deref(), Some("ready"), "it is cat now");
+        let Learnt { made, lost } = events.receive();
+        assert_eq!(lost, 0);
+        let (time, mapping) = made.iter().find(|(_, mapping)| mapping.path.ends_with("libc.so.6")).expect("its libc");
+        assert!((began..native::monotonic_nanoseconds()).contains(time));
+        let file = std::fs::metadata(&mapping.path).expect("it is there");
+        assert_eq!((file.dev(), file.ino()), mapping.file_id);
+        assert!(mapping.executable && mapping.end > mapping.start && !mapping.deleted, "{mapping:?}");
+    }
+}
