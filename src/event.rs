@@ -51,6 +51,8 @@ pub enum Ending {
     NoUnwindInfo,
     /// The last frame is in no module (JIT code, unloaded library).
     UnknownCode,
+    /// A uprobe on the last frame's return hides from where it was called (another tool's).
+    HiddenByProbe,
     /// The stack could not be read there.
     UnreadableStack,
     /// The unwind information contradicts the stack (the stack pointer did not move towards its base).

@@ -258,6 +258,9 @@ impl<W: Write> Text<W> {
             Ending::DepthLimit => "cut off here by the depth limit (`-l`)",
             Ending::NoUnwindInfo => "ends here: no unwind information for this address",
             Ending::UnknownCode => "ends here: this code is in no file",
+            Ending::HiddenByProbe => {
+                "ends here: a uprobe of another tool, on the return of this function, hides from where it was called"
+            }
             Ending::UnreadableStack => "ends here: the stack could not be read",
             Ending::Inconsistent => "ends here: the unwind information contradicts the stack",
         };

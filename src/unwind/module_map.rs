@@ -17,6 +17,9 @@ const PAGE: u64 = 4096;
 /// The pseudo path of the kernel's own library.
 const VDSO: &str = "[vdso]";
 
+/// That of the page to which functions return that have a uprobe on their return (`xol_add_vma`, `kernel/events/uprobes.c`).
+const UPROBES: &str = "[uprobes]";
+
 /// What a [`ModuleMap::refresh`] found.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -35,6 +38,7 @@ pub struct ModuleMap {
     spans: Vec<(Range<u64>, usize)>,
     /// Executable mappings, JIT code included, ascending.
     code: Vec<Range<u64>>,
+    uprobes: Option<Range<u64>>,
     last_hit: Cell<usize>,
 }
 
@@ -64,6 +68,7 @@ impl ModuleMap {
         open: &mut dyn FnMut(&Mapping) -> io::Result<MappedFile>,
         read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
     ) -> Changes {
+        self.uprobes = None;
         self.take_over(mappings, auxiliary, false, open, read)
     }
 
@@ -130,6 +135,18 @@ impl ModuleMap {
     pub fn is_code(&self, address: u64) -> bool {
         let after = self.code.partition_point(|range| range.start <= address);
         after > 0 && self.code[after - 1].contains(&address)
+    }
+
+    /// True if a function that returns to this address has a uprobe on its return: the kernel knows where it was called.
+    #[must_use]
+    pub fn is_return_trampoline(&self, address: u64) -> bool {
+        self.uprobes.as_ref().is_some_and(|page| page.contains(&address))
+    }
+
+    /// True if the page is known in which such addresses are. It comes with the first uprobe that is hit.
+    #[must_use]
+    pub fn knows_return_trampoline(&self) -> bool {
+        self.uprobes.is_some()
     }
 
     /// The modules that are mapped now, in order of address.
@@ -234,6 +251,10 @@ impl ModuleMap {
         self.spans.sort_by_key(|(range, _)| range.start);
         self.code =
             mappings.iter().filter(|mapping| mapping.executable).map(|mapping| mapping.start..mapping.end).collect();
+        // Once there it stays, even if a look from before is recalled.
+        if let Some(page) = mappings.iter().find(|mapping| mapping.path == Path::new(UPROBES)) {
+            self.uprobes = Some(page.start..page.end);
+        }
         self.last_hit.set(0);
     }
 }

@@ -53,6 +53,15 @@ impl RawBacktrace {
                 None => Frame { module: None, kind: frame.kind, address: frame.pc },
             }
         });
-        Backtrace { frames: frames.collect(), ending: self.ending, by_frame_pointer: self.by_frame_pointer }
+        let mut backtrace =
+            Backtrace { frames: frames.collect(), ending: self.ending, by_frame_pointer: self.by_frame_pointer };
+        if self.ending == Ending::UnknownCode
+            && self.frames.last().is_some_and(|frame| modules.is_return_trampoline(frame.pc))
+        {
+            // It stands where the return address was.
+            backtrace.frames.pop();
+            backtrace.ending = Ending::HiddenByProbe;
+        }
+        backtrace
     }
 }

@@ -3,7 +3,10 @@
 use memleax_targets::Target;
 use nix::sys::signal::Signal;
 
-use crate::harness::{Monitor, State, assert_truth, may_trace, program_symbols, text_differences, tracer_of, unable};
+use crate::harness::{
+    ForeignProbe, Monitor, State, assert_truth, may_trace, offset_of, program_symbols, text_differences, tracer_of,
+    unable,
+};
 
 const BPF: [&str; 2] = ["--backend", "bpf"];
 
@@ -92,5 +95,82 @@ fn mappings_that_find_no_room_are_said() {
     monitor.signal(Signal::SIGCONT);
     let report = monitor.interrupt();
     assert!(report.says("calls of mmap, mremap and munmap not followed, for lack of room"), "{report:?}");
+    target.quit();
+}
+
+/// A probe with a counter admits no other at its instruction: memleax says so, and leaves nothing behind.
+#[test]
+fn a_probe_that_excludes_others_is_named() {
+    if !may_probe() {
+        return;
+    }
+    let program = Target::c("probed").flags(&["-static", "-no-pie"]).build();
+    let mut target = program.start();
+    let before = State::of(&target);
+    let file = program.path.display();
+    let (malloc, counter) = (offset_of(&program.path, "malloc"), offset_of(&program.path, "probe_counter"));
+    let Some(probe) = ForeignProbe::set('p', "excluding", &format!("{file}:{malloc:#x}({counter:#x})")) else { return };
+    target.ask("go 1");
+    let (status, report) = Monitor::spawn(target.id(), &BPF).wait();
+    assert_eq!(status.code(), Some(1), "{report:?}");
+    for words in ["cannot set uprobes in", &file.to_string(), "another tool may hold a uprobe on the same instruction"]
+    {
+        assert!(report.errors.contains(words), "no {words:?}: {report:?}");
+    }
+    target.ask("go 1");
+    drop(probe);
+    let mut monitor = Monitor::attach(&target, &BPF);
+    target.ask("go 2");
+    monitor.wait_for_leaks(2);
+    monitor.interrupt();
+    before.assert_restored(&target);
+    target.quit();
+}
+
+/// Other tools' probes at the functions that memleax has its own in, some on the calls and some on the returns.
+#[test]
+fn probes_of_others_do_no_harm() {
+    if !may_probe() {
+        return;
+    }
+    let program = Target::c("leak_sites").flags(&["-static", "-no-pie"]).build();
+    let mut target = program.start();
+    let mut probes = Vec::new();
+    for (kind, function) in [('p', "malloc"), ('r', "malloc"), ('r', "realloc"), ('p', "free"), ('r', "calloc")] {
+        let place = format!("{}:{:#x}", program.path.display(), offset_of(&program.path, function));
+        let Some(probe) = ForeignProbe::set(kind, &format!("beside_{kind}_{function}"), &place) else { return };
+        probes.push(probe);
+    }
+    let mut monitor = Monitor::attach(&target, &BPF);
+    target.ask("go 3");
+    let truth = target.truth("go 1");
+    monitor.wait_for_leaks(truth.blocks());
+    let symbols = program_symbols(&program, &target);
+    assert_truth(&monitor.interrupt(), &truth, &symbols);
+    drop(probes);
+    assert_eq!(text_differences(target.id()), Vec::<String>::new());
+    target.quit();
+}
+
+/// A probe on a function's return hides from where it was called: the stack ends there, and it is said why.
+#[test]
+fn a_caller_that_a_return_probe_hides_is_said() {
+    if !may_probe() {
+        return;
+    }
+    let program = Target::c("probed").build();
+    let mut target = program.start();
+    let place = format!("{}:{:#x}", program.path.display(), offset_of(&program.path, "leak_outer"));
+    let Some(probe) = ForeignProbe::set('r', "hiding", &place) else { return };
+    let mut monitor = Monitor::attach(&target, &BPF);
+    target.ask("go 3");
+    monitor.wait_for_leaks(3);
+    let report = monitor.interrupt();
+    let stack = &report.statistics[0];
+    let names: Vec<_> = stack.frames.iter().map_while(|frame| frame.function.as_deref()).collect();
+    assert_eq!(names, ["malloc", "leak_inner", "leak_outer"], "{report:?}");
+    assert!(stack.remarks.iter().any(|remark| remark.contains("uprobe")), "{report:?}");
+    assert_eq!(stack.may_leak.blocks, 3, "{report:?}");
+    drop(probe);
     target.quit();
 }

@@ -31,6 +31,10 @@ impl<T: Tracer> BpfSource<T> {
         let (stacks, later_stacks): (Vec<_>, Vec<_>) = stacks.into_iter().partition(|&(time, _)| time <= until);
         let (mappings, later_mappings) = mappings.into_iter().partition(|&(time, _)| time <= until);
         *self.records.borrow_mut() = Records { stacks: later_stacks, mappings: later_mappings };
+        if !self.modules.knows_return_trampoline() && stacks.iter().any(|(_, record)| record.end == End::Gap) {
+            // A target that is ending has nothing to look at any more.
+            let _ = self.look_again();
+        }
         let mut shown = None;
         for (time, record) in stacks {
             self.show(time, &record, &mut shown);

@@ -185,6 +185,7 @@ fn a_stack_that_ended_early_says_why() {
         Ending::DepthLimit,
         Ending::NoUnwindInfo,
         Ending::UnknownCode,
+        Ending::HiddenByProbe,
         Ending::UnreadableStack,
         Ending::Inconsistent,
     ]
@@ -193,6 +194,7 @@ fn a_stack_that_ended_early_says_why() {
     DepthLimit:    -- backtrace cut off here by the depth limit (`-l`)
     NoUnwindInfo:    -- backtrace ends here: no unwind information for this address
     UnknownCode:    -- backtrace ends here: this code is in no file
+    HiddenByProbe:    -- backtrace ends here: a uprobe of another tool, on the return of this function, hides from where it was called
     UnreadableStack:    -- backtrace ends here: the stack could not be read
     Inconsistent:    -- backtrace ends here: the unwind information contradicts the stack
     ");

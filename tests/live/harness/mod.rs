@@ -5,12 +5,14 @@ mod judge;
 mod monitor;
 mod report;
 mod state;
+mod tracefs;
 
 pub(crate) use backend::{Backend, memleax};
 pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
 pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
 pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
+pub(crate) use tracefs::{ForeignProbe, offset_of};
 
 use memleax_targets::{Process, Program, Truth};
 pub(crate) use memleax_targets::{has_program, unable};
