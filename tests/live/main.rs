@@ -7,6 +7,7 @@
 mod allocators;
 mod backend;
 mod children;
+mod containers;
 mod endings;
 mod errors;
 mod ground_truth;

@@ -1,12 +1,12 @@
 //! What options and surroundings change.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
-use memleax_targets::{PATIENCE, Process, Target, target_directory};
+use memleax_targets::{PATIENCE, Target, target_directory};
 
-use crate::harness::{self, Monitor, State, assert_truth, has_program, may_trace, program_symbols};
+use crate::harness::{self, Monitor, State, assert_truth, may_trace, program_symbols};
 
 /// `--mmap`: anonymous mappings are blocks, too; those that the allocator makes for itself are not.
 #[test]
@@ -87,34 +87,4 @@ fn report_to_a_file() {
     memleax.wait().expect("our own child");
     target.ask("go 1");
     target.quit();
-}
-
-/// A container: other mounts, other process ids, and a path that means nothing outside.
-#[test]
-fn other_namespaces() {
-    if !may_trace() || !nix::unistd::geteuid().is_root() || !has_program("unshare") {
-        return;
-    }
-    let program = Target::c("crash").build();
-    let directory = tempfile::tempdir_in(target_directory()).expect("a temporary directory");
-    let inside = directory.path().join("program");
-    let script = r#"mount -t tmpfs none "$1" && cp "$0" "$1/program" && exec "$1/program""#;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]);
-    let mut container = Process::start(command.arg(&program.path).arg(directory.path()));
-    assert!(!inside.exists(), "the program's path exists only inside");
-    let children = format!("/proc/{0}/task/{0}/children", container.id());
-    let target: u32 = fs::read_to_string(children).expect("children").trim().parse().expect("one child");
-
-    let before = State::of_pid(target);
-    let mut monitor = Monitor::attach_to(target, &[]);
-    container.ask("go 2");
-    let truth = container.truth("go 1");
-    monitor.wait_for_leaks(truth.blocks());
-    let report = monitor.interrupt();
-    let frame = &report.statistics[0].frames[1];
-    assert!(frame.is("leak_before_end") && frame.line.is_some(), "{report:?}");
-    assert_eq!(report.statistics[0].may_leak.blocks, 3, "{report:?}");
-    before.assert_restored_pid(target);
-    container.quit();
 }
