@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use memleax::allocator::{FUNCTIONS, Hooks, MAPPING_FUNCTIONS, Shape, hooks};
 use memleax_targets::{Program, Target};
@@ -64,6 +65,38 @@ fn glibc() {
     check(&path, &hooks, &["pvalloc", "reallocarray"]);
     let names = names(&hooks);
     assert!(names.contains(&"malloc") && !names.contains(&"__libc_malloc"), "{names:?}");
+}
+
+/// jemalloc is inside FreeBSD's C library, where the plain names are weak aliases.
+#[test]
+fn freebsd() {
+    let source = "
+        .text
+        .macro define name
+        .globl \\name
+        .type \\name, @function
+        \\name: ret
+        .endm
+        .irp name, malloc, calloc, realloc, free, posix_memalign, aligned_alloc, mallocx, rallocx, dallocx
+        define __\\name
+        .weak \\name
+        .set \\name, __\\name
+        .endr
+        define reallocf
+        define reallocarray
+        define __realloc_elsewhere
+    ";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (code, path) = (directory.path().join("libc.s"), directory.path().join("libc.so.7"));
+    fs::write(&code, source).expect("written");
+    let built = Command::new("cc").args(["-shared", "-nostdlib", "-o"]).arg(&path).arg(&code).status();
+    assert!(built.expect("cc").success());
+    let hooks = hooks_of(&path);
+    check(&path, &hooks, &["__malloc", "__calloc", "__realloc", "__free", "__posix_memalign", "__aligned_alloc"]);
+    check(&path, &hooks, &["__mallocx", "__rallocx", "__dallocx", "reallocf", "reallocarray"]);
+    let names = names(&hooks);
+    assert!(names.contains(&"malloc") && !names.contains(&"__malloc"), "{names:?}");
+    assert_eq!(names.len(), 11, "{names:?}");
 }
 
 #[test]

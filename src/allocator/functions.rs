@@ -95,6 +95,17 @@ pub static FUNCTIONS: &[Function] = &[
     own("__libc_valloc", allocate(Argument(0))),
     own("__libc_pvalloc", allocate(Argument(0))),
     own("__posix_memalign", allocate_into(0, Argument(2))),
+    // Those of FreeBSD's, of which the plain names are weak aliases. Elsewhere they may be anything.
+    c("__malloc", allocate(Argument(0))),
+    c("__calloc", allocate(Product(0, 1))),
+    c("__realloc", reallocate(0, Argument(1))),
+    c("__free", free(0)),
+    c("__aligned_alloc", allocate(Argument(1))),
+    c("__mallocx", allocate(Argument(0))),
+    c("__rallocx", reallocate(0, Argument(1))),
+    c("__xallocx", expand_to_size(0, Argument(1))),
+    c("__dallocx", free(0)),
+    c("__sdallocx", free(0)),
     // jemalloc(3), the non-standard interface.
     own("mallocx", allocate(Argument(0))),
     own("rallocx", reallocate(0, Argument(1))),
