@@ -11,7 +11,7 @@ archive() {
 }
 
 features=
-if libelf=$(archive libelf.a) && archive libz.a >/dev/null; then
+if [ "$(uname -s)" = Linux ] && libelf=$(archive libelf.a) && archive libz.a >/dev/null; then
     # As of 0.189 libelf may ask for zstd, which libbpf's build does not link.
     if grep -q ZSTD_ "$libelf"; then
         echo "build: $libelf needs libzstd: linking libelf and zlib dynamically" >&2

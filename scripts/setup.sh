@@ -23,7 +23,7 @@ needs() {
 #group probe                          apt                           dnf               pacman      zypper             apk          pkg
 build  cc                             gcc                           gcc               gcc         gcc                gcc          -
 build  lib:libc.a                     libc6-dev                     glibc-static      glibc       glibc-devel-static musl-dev     -
-build  make                           make                          make              make        make               make         gmake
+build  make                           make                          make              make        make               make         -
 build  clang                          clang                         clang             clang       clang              clang        -
 build  pkg-config                     pkg-config|pkgconf            pkgconf-pkg-config pkgconf    pkg-config         pkgconf      -
 build  header:libelf.h                libelf-dev                    elfutils-libelf-devel libelf  libelf-devel       elfutils-dev -

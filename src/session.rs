@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use memleax_platform::{ExitStatus, RootDirectory};
+use memleax_platform::{ExitStatus, RootDirectory, Tracer};
 
 use crate::config::Config;
 use crate::event::{Event, Sink, StackId, Timestamp, Totals};
@@ -95,6 +95,24 @@ enum End {
 /// With whatever panicked in observing or reporting, after having detached.
 pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
     let backend::Chosen { mut source, why } = backend::attach(config).map_err(|error| vec![error])?;
+    watch(&mut *source, why, config, signals, output)
+}
+
+/// [`run`] by breakpoints, through another tracer than that of this system.
+///
+/// # Errors
+/// As those of [`run`].
+///
+/// # Panics
+/// As [`run`].
+pub fn run_through(
+    tracer: impl Tracer + 'static,
+    config: &Config,
+    signals: &Signals,
+    output: impl Write + Send + 'static,
+) -> Result<(), Vec<Error>> {
+    let chosen = backend::by_ptrace(config, tracer, "ptrace".into()).map_err(|error| vec![error])?;
+    let backend::Chosen { mut source, why } = chosen;
     watch(&mut *source, why, config, signals, output)
 }
 

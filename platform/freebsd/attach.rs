@@ -83,7 +83,8 @@ impl<S: Sys> FreebsdTracer<S> {
         }
         // As `sysentvec` names the kinds: "FreeBSD ELF64", "FreeBSD ELF32", "Linux ELF64" …
         if !info.emulation.is_empty() && !info.emulation.starts_with("FreeBSD ELF64") {
-            return refuse(AttachRefusal::OtherArchitecture(format!("a {} process", info.emulation)));
+            let bits = if info.emulation.ends_with("ELF32") { "32-bit " } else { "" };
+            return refuse(AttachRefusal::OtherArchitecture(format!("a {bits}process ({})", info.emulation)));
         }
         Ok(info)
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use memleax_platform::{NativeTracer, RootDirectory};
+use memleax_platform::{NativeTracer, RootDirectory, Tracer};
 
 use super::Error;
 #[cfg(bpf)]
@@ -24,7 +24,7 @@ pub(super) struct Chosen {
 /// Attaches as `config` says.
 pub(super) fn attach(config: &Config) -> Result<Chosen, Error> {
     match config.backend {
-        Backend::Ptrace => by_ptrace(config, "ptrace".into()),
+        Backend::Ptrace => by_ptrace(config, NativeTracer::default(), "ptrace".into()),
         Backend::Bpf => by_uprobes(config, "bpf".into()),
         Backend::Auto => match by_uprobes(config, "bpf, the cheaper one, as it works here".into()) {
             Ok(chosen) => Ok(chosen),
@@ -36,15 +36,16 @@ pub(super) fn attach(config: &Config) -> Result<Chosen, Error> {
                     // If the reason lies in the target, ptrace will not do better, and says it better.
                     why => format!("ptrace, as bpf cannot be used: {why}"),
                 };
-                by_ptrace(config, why)
+                by_ptrace(config, NativeTracer::default(), why)
             }
         },
     }
 }
 
-fn by_ptrace(config: &Config, why: String) -> Result<Chosen, Error> {
+/// Attaches by breakpoints, through `tracer`.
+pub(super) fn by_ptrace(config: &Config, tracer: impl Tracer + 'static, why: String) -> Result<Chosen, Error> {
     let source = with_debug_files(config, |debug_files| {
-        PtraceSource::attach(config, NativeTracer::default(), debug_files).map_err(|error| Error::Refused(error.into()))
+        PtraceSource::attach(config, tracer, debug_files).map_err(|error| Error::Refused(error.into()))
     })?;
     Ok(Chosen { source: Box::new(source), why })
 }

@@ -12,6 +12,7 @@ mod endings;
 mod errors;
 mod ground_truth;
 mod harness;
+mod hits;
 mod modules;
 mod options;
 mod programs;
@@ -20,4 +21,5 @@ mod session;
 mod signals;
 mod threads;
 mod tracing;
+#[cfg(bpf)]
 mod uprobes;

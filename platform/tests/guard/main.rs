@@ -1,5 +1,7 @@
 //! The guard inside a live target: what happens when the tracer is killed, and what is left when it is not.
 
+#![cfg(target_os = "linux")]
+
 mod process;
 mod tracer;
 

@@ -1,5 +1,7 @@
 //! The Linux tracer on real processes.
 
+#![cfg(target_os = "linux")]
+
 mod attach;
 mod breakpoints;
 mod children;

@@ -7,7 +7,7 @@ mod report;
 mod state;
 mod tracefs;
 
-pub(crate) use backend::{Backend, memleax};
+pub(crate) use backend::{Backend, memleax, program};
 pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
 pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
@@ -47,7 +47,7 @@ pub(crate) fn since(later: &Truth, earlier: &Truth) -> Truth {
 pub(crate) fn rounds(few: usize, all: usize) -> usize {
     match Backend::under_test() {
         _ if std::env::var_os("MEMLEAX_STRESS").is_some_and(|value| value != "0") => all,
-        Backend::Ptrace => few,
+        Backend::Ptrace | Backend::FreebsdShim => few,
         Backend::Bpf => few.div_ceil(4),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use memleax_targets::{PATIENCE, Process};
 use nix::sys::signal::Signal;
 
-use super::{Backend, Report, text_differences, tracer_of};
+use super::{Backend, Report, program, text_differences, tracer_of};
 
 /// A running memleax. Dropping it kills it with SIGKILL, as a crash would.
 pub(crate) struct Monitor {
@@ -34,7 +34,7 @@ impl Monitor {
 
     /// Starts it without waiting for anything.
     pub(crate) fn spawn(target: u32, arguments: &[&str]) -> Self {
-        Self::spawn_through(Command::new(env!("CARGO_BIN_EXE_memleax")), target, arguments)
+        Self::spawn_through(program(), target, arguments)
     }
 
     /// The same by a command that ends with memleax's path (`setpriv … memleax`).
@@ -115,7 +115,7 @@ impl Monitor {
     /// Waits until it has begun to attach: it traces the target, or a first probe is in the target's code.
     pub(crate) fn wait_until_it_attaches(&self, target: &Process) {
         let has_begun = || match Backend::under_test() {
-            Backend::Ptrace => tracer_of(target.id()) == self.id(),
+            Backend::Ptrace | Backend::FreebsdShim => tracer_of(target.id()) == self.id(),
             Backend::Bpf => !text_differences(target.id()).is_empty(),
         };
         let since = Instant::now();

@@ -1,5 +1,5 @@
-/* Four threads that leak and churn at the same time. Command: `go N`: each thread leaks N blocks by a call site of its own
- * and N by one that all share, and makes 20 * N pairs between. `busy` starts endless churn, `idle` ends it. */
+/* Four threads that leak and churn at the same time. Commands: `go N`: each thread leaks N blocks by a call site of its own
+ * and N by one that all share, and makes 20 * N pairs between; `pairs N`: each makes N pairs. `busy` starts endless churn, `idle` ends it. */
 #include "target.h"
 
 #include <pthread.h>
@@ -11,7 +11,7 @@
 static pthread_barrier_t start, finish;
 static atomic_bool busy, done;
 static atomic_ulong rounds[THREADS];
-static unsigned blocks;
+static unsigned blocks, pairs;
 
 #define THREAD_SITE(index) SITE(by_thread_##index, "malloc<-leak_" #index ":@<-*")
 THREAD_SITE(0);
@@ -63,6 +63,8 @@ static void *work(void *argument) {
             for (unsigned k = 0; k < 10; k++)
                 churn(100 + 8 * k);
         }
+        for (unsigned i = 0; i < pairs; i++)
+            churn(64);
         while (busy) {
             churn(64);
             rounds[index]++;
@@ -98,6 +100,12 @@ int main(void) {
                 credit(own[i], blocks, 100 + i);
             credit(&by_all, (unsigned long)THREADS * blocks, 200);
             target_report();
+        } else if (target_number(command, "pairs") > 0) {
+            blocks = 0;
+            pairs = (unsigned)target_number(command, "pairs");
+            pthread_barrier_wait(&start);
+            pthread_barrier_wait(&finish);
+            pairs = 0;
         } else if (!strcmp(command, "busy")) {
             blocks = 0;
             busy = true;

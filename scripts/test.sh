@@ -1,0 +1,74 @@
+#!/bin/sh
+# Runs every test: the documentation's examples, the live tests with each backend but the default, and last all others, so
+# that their summary ends the output. On FreeBSD: the documentation's examples, the unit tests, the live tests. See `make test`.
+set -eu
+
+cd "$(dirname "$0")/.."
+PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+export PATH
+CARGO=${CARGO:-cargo}
+
+# The live tests that name their backend themselves, or count what only one has.
+of_one_backend='backend harness hits tracing uprobes'
+
+# Over FreeBSD's rules (platform/shim) these are otherwise, or not there:
+# the target dies when memleax is killed by SIGKILL,
+otherwise_on_freebsd='safety::sigkill safety::counts_are_right_after_a_sigkill children::forks_while_memleax_is_killed
+    signals::own_traps_after_a_sigkill signals::trap_blocked_and_memleax_killed options::report_to_a_file'
+# the kernel takes the block of SIGTRAP away, and does not tell the parent that a traced process stopped,
+otherwise_on_freebsd="$otherwise_on_freebsd signals::trap_blocked signals::stop_and_continue"
+# it keeps no reference to a replaced file, or one of another root; it has no seccomp,
+otherwise_on_freebsd="$otherwise_on_freebsd modules::replaced_executable options::other_namespaces errors::seccomp"
+# and these are of another backend, or know nothing of one.
+otherwise_on_freebsd="$otherwise_on_freebsd backend:: harness:: tracing:: uprobes:: programs::"
+
+# live BACKEND NAME…: the live tests with a backend, but for those whose names begin so.
+live() {
+    backend=$1
+    shift
+    if [ "$NEXTEST" ]; then
+        MEMLEAX_TEST_BACKEND=$backend $CARGO nextest run --locked --no-fail-fast --test live \
+            -E "not test(/^($(echo "$*" | tr -s ' ' '|'))/)"
+    else
+        skip=
+        for name; do skip="$skip --skip $name"; done
+        # shellcheck disable=SC2086
+        MEMLEAX_TEST_BACKEND=$backend $CARGO test --locked --test live -- $skip
+    fi
+}
+
+NEXTEST=
+if $CARGO nextest --version >/dev/null 2>&1; then NEXTEST=1; fi
+
+if [ $# = 0 ]; then
+    case $(uname -s) in
+    FreeBSD) set -- doc unit ptrace ;;
+    *) set -- doc bpf freebsd-shim all ;;
+    esac
+fi
+for part; do
+    case $part in
+    doc) $CARGO test --locked --workspace --doc --quiet ;;
+    # shellcheck disable=SC2046
+    bpf) live bpf $(printf '%s:: ' $of_one_backend) ;;
+    freebsd-shim)
+        $CARGO build --locked --example freebsd_shim
+        # shellcheck disable=SC2086
+        live freebsd-shim $otherwise_on_freebsd
+        ;;
+    unit) $CARGO test --locked --workspace --lib --bins ;;
+    # shellcheck disable=SC2086
+    ptrace) live ptrace $otherwise_on_freebsd ;;
+    all)
+        if [ "$NEXTEST" ]; then
+            $CARGO nextest run --locked --workspace --no-fail-fast
+        else
+            $CARGO test --locked --workspace --lib --bins --tests
+        fi
+        ;;
+    *)
+        echo "test: no such part: $part (doc, unit, ptrace, bpf, freebsd-shim, all)" >&2
+        exit 2
+        ;;
+    esac
+done
