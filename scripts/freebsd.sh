@@ -61,7 +61,7 @@ make_stubs() {
 lint() {
     get_target
     say "clippy for $TARGET"
-    cargo clippy --locked --target "$TARGET" -p memleax-platform -p memleax -- -D warnings
+    cargo clippy --locked --target "$TARGET" --workspace --all-targets -- -D warnings
 }
 
 # abi_source FILE: the table's rows as static asserts of C.
