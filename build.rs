@@ -4,11 +4,15 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCE: &str = "src/bpf/memleax.bpf.c";
-const HEADERS: [&str; 9] = ["kernel", "layout", "control", "walk", "call", "sites", "mappings", "books", "follow"];
+const HEADERS: [&str; 10] =
+    ["kernel", "layout", "control", "walk", "call", "sites", "mappings", "books", "follow", "session"];
 
-/// Name of the object, compiler flags: see the head of the source.
-const VARIANTS: [(&str, &[&str]); 2] = [("current", &["-mcpu=v3"]), ("old", &["-mcpu=v2", "-DOLD_KERNEL"])];
+/// Name of the object, its source, compiler flags: see the head of the source.
+const OBJECTS: [(&str, &str, &[&str]); 3] = [
+    ("current", "src/bpf/memleax.bpf.c", &["-mcpu=v3"]),
+    ("old", "src/bpf/memleax.bpf.c", &["-mcpu=v2", "-DOLD_KERNEL"]),
+    ("trial", "src/bpf/trial.bpf.c", &["-mcpu=v2"]),
+];
 
 /// What libbpf is built from (by the crate libbpf-sys, whose own message names no package).
 const NEEDS: [(&str, &str); 2] = [
@@ -17,7 +21,9 @@ const NEEDS: [(&str, &str); 2] = [
 ];
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
+    for (_, source, _) in OBJECTS {
+        println!("cargo::rerun-if-changed={source}");
+    }
     for header in HEADERS {
         println!("cargo::rerun-if-changed=src/bpf/{header}.bpf.h");
     }
@@ -34,8 +40,8 @@ fn main() {
         return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for (name, flags) in VARIANTS {
-        if let Err(why) = compile(&out.join(format!("{name}.bpf.o")), flags) {
+    for (name, source, flags) in OBJECTS {
+        if let Err(why) = compile(source, &out.join(format!("{name}.bpf.o")), flags) {
             refuse(&why);
             return;
         }
@@ -64,7 +70,7 @@ fn find_headers() -> Result<(), String> {
     Ok(())
 }
 
-fn compile(object: &Path, flags: &[&str]) -> Result<(), String> {
+fn compile(source: &str, object: &Path, flags: &[&str]) -> Result<(), String> {
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let output = Command::new(&clang)
         .args([
@@ -77,17 +83,17 @@ fn compile(object: &Path, flags: &[&str]) -> Result<(), String> {
             "-Wno-unused-parameter",
             "-Werror",
             "-c",
-            SOURCE,
+            source,
             "-o",
         ])
         .arg(object)
         .args(flags)
         .output()
-        .map_err(|why| format!("cannot compile {SOURCE}: {clang}: {why}; install the package clang or set CLANG"))?;
+        .map_err(|why| format!("cannot compile {source}: {clang}: {why}; install the package clang or set CLANG"))?;
     match output.status.success() {
         true => Ok(()),
         false => {
-            Err(format!("cannot compile {SOURCE}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | ")))
+            Err(format!("cannot compile {source}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | ")))
         }
     }
 }

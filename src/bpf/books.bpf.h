@@ -14,9 +14,14 @@ struct {
 } live SEC(".maps");
 #endif
 
-/* Live blocks whose bucket was full. Sized at load. */
+/* Live blocks whose bucket was full. Sized at load. Before 6.1 memory may not be allocated as needed. */
+#ifdef OLD_KERNEL
+#define OVERFLOW_FLAGS 0
+#else
+#define OVERFLOW_FLAGS BPF_F_NO_PREALLOC
+#endif
 struct {
-	MAP(BPF_MAP_TYPE_HASH, u64, struct block, 1, BPF_F_NO_PREALLOC);
+	MAP(BPF_MAP_TYPE_HASH, u64, struct block, 1, OVERFLOW_FLAGS);
 } overflow SEC(".maps");
 
 /*

@@ -56,15 +56,20 @@ static __always_inline bool is_nested(struct call *outer, u64 sp)
 }
 
 #ifdef OLD_KERNEL
-/* What an attach cookie would say, by the probe's address: such cookies came with 5.15. */
+/*
+ * What an attach cookie would say: such cookies came with 5.15. By the probe's place in its page, which is the same wherever the file is
+ * mapped, so also right after an exec; or by its address, where 0 says that several probes have that place.
+ */
 struct {
-	MAP(BPF_MAP_TYPE_HASH, u64, u64, 4096, 0);
+	MAP(BPF_MAP_TYPE_HASH, u64, u64, 8192, 0);
 } cookies SEC(".maps");
 
 static __always_inline u64 cookie_of(struct pt_regs *ctx)
 {
-	u64 address = ctx->rip, *cookie = bpf_map_lookup_elem(&cookies, &address);
+	u64 address = ctx->rip, place = address & (PAGE - 1), *cookie = bpf_map_lookup_elem(&cookies, &place);
 
+	if (cookie && !*cookie)
+		cookie = bpf_map_lookup_elem(&cookies, &address);
 	return cookie ? *cookie : 0;
 }
 #else
@@ -81,8 +86,12 @@ static __always_inline int entered(struct pt_regs *ctx)
 	struct control *c = settings();
 	struct call *call;
 
-	if (!c || !cookie)
+	if (!c)
 		return 1;
+	if (!cookie) {
+		COUNT(c->lost_calls);
+		return 1;
+	}
 	if (shape == SHAPE_MAP && !(operand(ctx, cookie, 12) & MAP_ANONYMOUS))
 		return 1;
 	if (!c->tgid)
@@ -201,7 +210,9 @@ static __always_inline int freeing(struct pt_regs *ctx)
 	struct block block;
 	struct call *call;
 
-	if (!c || !address)
+	if (c && !cookie)
+		COUNT(c->lost_calls);
+	if (!c || !cookie || !address)
 		return 0;
 	call = call_of_thread(0);
 	if (call && call->sp && ctx->rsp + 8 * (cookie >> 24 & 255) <= call->sp)

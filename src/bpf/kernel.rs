@@ -12,53 +12,17 @@ use libbpf_rs::{
 };
 use memleax_platform::{Pid, SharedWords};
 
+use super::attachment::{Aligned, Attachment, NoVariant, program};
 use super::books::{self, LiveBlock};
 use super::layout::{CACHED_RULE_WORDS, Control, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, bucket};
 use super::table::KernelTable;
 use crate::unwind::Module;
 
+/// `PAGE` of `layout.bpf.h`.
+const PAGE: u64 = 4096;
+
 /// How many live blocks are read by a system call.
 const OVERFLOW_BATCH: u32 = 4096;
-
-/// How probes are attached: what each kernel has, best first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Attachment {
-    /// One program for a call's entry and its return, many probes a link (6.13).
-    Session,
-    /// Many probes a link; its filter by process sees all threads from 6.10 on.
-    Multi,
-    /// A perf event a probe; programs as of 6.1.
-    Perf,
-    /// A perf event a probe; programs that 5.8 to 5.15 take.
-    Old,
-}
-
-impl Attachment {
-    const BEST_FIRST: [Attachment; 4] = [Attachment::Session, Attachment::Multi, Attachment::Perf, Attachment::Old];
-
-    /// The programs that this way needs.
-    fn programs(self) -> &'static [&'static str] {
-        match self {
-            Attachment::Session => &["session_call", "multi_free", "multi_loader", "exec"],
-            Attachment::Multi => &["multi_enter", "multi_return", "multi_free", "multi_loader", "exec"],
-            Attachment::Perf | Attachment::Old => &["perf_enter", "perf_return", "perf_free", "perf_loader", "exec"],
-        }
-    }
-
-    /// For who wants to know.
-    fn name(self) -> &'static str {
-        match self {
-            Attachment::Session => "uprobe session",
-            Attachment::Multi => "uprobe multi",
-            Attachment::Perf => "perf uprobe",
-            Attachment::Old => "perf uprobe, programs for old kernels",
-        }
-    }
-}
-
-/// Objects must be aligned for their headers to be read in place.
-#[repr(align(16))]
-struct Aligned<Bytes: ?Sized>(Bytes);
 
 static CURRENT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/current.bpf.o")));
 static OLD: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/old.bpf.o")));
@@ -70,7 +34,7 @@ pub(super) struct Sizes {
     pub(super) rows: u32,
     /// 2^this buckets of eight live blocks, 256 bytes each.
     pub(super) bucket_bits: u32,
-    /// Live blocks beyond those, which take memory (about 100 bytes) only when they are there.
+    /// Live blocks beyond those, which take memory (about 100 bytes) only when they are there. Not for old kernels.
     pub(super) overflow: u32,
     /// Bytes of the ring buffer; a power of two.
     pub(super) records: u32,
@@ -141,20 +105,23 @@ impl Kernel {
     /// Loads the best variant that this kernel takes.
     ///
     /// # Errors
-    /// What the least demanding variant failed with.
-    pub(super) fn load(sizes: Sizes) -> libbpf_rs::Result<Kernel> {
+    /// Why it takes none.
+    pub(super) fn load(sizes: Sizes) -> Result<Kernel, NoVariant> {
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, log)));
-        let mut last = None;
+        let mut reasons = Vec::new();
         for attachment in Attachment::BEST_FIRST {
             match Kernel::load_variant(attachment, sizes) {
-                Ok(kernel) => return Ok(kernel),
+                Ok(kernel) => {
+                    tracing::info!("probes by {}", attachment.name());
+                    return Ok(kernel);
+                }
                 Err(why) => {
                     tracing::debug!("no {} here: {why:#}", attachment.name());
-                    last = Some(why);
+                    reasons.push((attachment, why));
                 }
             }
         }
-        Err(last.unwrap_or_else(|| libbpf_rs::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)))
+        Err(NoVariant::new(reasons))
     }
 
     /// Loads each variant and takes it out again.
@@ -166,6 +133,7 @@ impl Kernel {
     }
 
     fn load_variant(attachment: Attachment, sizes: Sizes) -> libbpf_rs::Result<Kernel> {
+        attachment.try_out()?;
         let bytes = if attachment == Attachment::Old { &OLD.0 } else { &CURRENT.0 };
         let cpus = u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(1);
         let mut open = ObjectBuilder::default().open_memory(bytes)?;
@@ -179,7 +147,8 @@ impl Kernel {
                 Some("records") => sizes.records,
                 Some("scratch") => cpus * SCRATCH_PER_CPU,
                 Some("live") => 1 << sizes.bucket_bits,
-                Some("overflow") if attachment == Attachment::Old => sizes.overflow + (8 << sizes.bucket_bits),
+                // All of it is allocated at once, and there are no buckets.
+                Some("overflow") if attachment == Attachment::Old => 8 << sizes.bucket_bits,
                 Some("overflow") => sizes.overflow,
                 _ => continue,
             };
@@ -262,15 +231,20 @@ impl Kernel {
         Ok(())
     }
 
-    /// Learns where a module with probes is mapped now.
+    /// Learns where a module with probes, or one that is about to get them, is mapped now.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn moved(&self, module: &Module, probes: &[Probe]) -> libbpf_rs::Result<()> {
         let Some(cookies) = &self.cookies else { return Ok(()) };
         for probe in probes {
+            let cookie = probe.cookie.to_ne_bytes();
             let address = module.run_time_address(probe.address);
-            cookies.update(&address.to_ne_bytes(), &probe.cookie.to_ne_bytes(), MapFlags::ANY)?;
+            cookies.update(&address.to_ne_bytes(), &cookie, MapFlags::ANY)?;
+            let place = (address % PAGE).to_ne_bytes();
+            let other = cookies.lookup(&place, MapFlags::ANY)?.is_some_and(|other| other != cookie);
+            let of_place = if other { [0; 8] } else { cookie };
+            cookies.update(&place, &of_place, MapFlags::ANY)?;
         }
         Ok(())
     }
@@ -318,7 +292,7 @@ impl Kernel {
 
     /// Learns of execs from now on.
     pub(super) fn watch_exec(&mut self) -> libbpf_rs::Result<()> {
-        let link = self.program("exec", |program| program.attach_raw_tracepoint("sched_process_exec"))?;
+        let link = program(&self.object, "exec", |program| program.attach_raw_tracepoint("sched_process_exec"))?;
         self.links.push(link);
         Ok(())
     }
@@ -362,7 +336,7 @@ impl Kernel {
 
     fn attach_multi(
         &mut self,
-        program: &str,
+        name: &str,
         target: Pid,
         path: &Path,
         probes: &[Probe],
@@ -372,18 +346,18 @@ impl Kernel {
             offsets: probes.iter().map(|probe| probe.offset as usize).collect(),
             cookies: probes.iter().map(|probe| probe.cookie).collect(),
             retprobe,
-            session: program == "session_call",
+            session: name == "session_call",
             ..Default::default()
         };
         let link =
-            self.program(program, |program| program.attach_uprobe_multi_with_opts(target.0, path, "", options))?;
+            program(&self.object, name, |program| program.attach_uprobe_multi_with_opts(target.0, path, "", options))?;
         self.links.push(link);
         Ok(())
     }
 
     fn attach_perf(
         &mut self,
-        program: &str,
+        name: &str,
         target: Pid,
         path: &Path,
         probes: &[Probe],
@@ -395,23 +369,12 @@ impl Kernel {
                 retprobe,
                 ..Default::default()
             };
-            let link = self.program(program, |program| {
+            let link = program(&self.object, name, |program| {
                 program.attach_uprobe_with_opts(target.0, path, probe.offset as usize, options)
             })?;
             self.links.push(link);
         }
         Ok(())
-    }
-
-    fn program(
-        &self,
-        name: &str,
-        attach: impl FnOnce(libbpf_rs::ProgramMut<'_>) -> libbpf_rs::Result<Link>,
-    ) -> libbpf_rs::Result<Link> {
-        match self.object.progs_mut().find(|program| program.name() == name) {
-            Some(program) => attach(program),
-            None => Err(libbpf_rs::Error::from_raw_os_error(nix::libc::ENOENT)),
-        }
     }
 }
 

@@ -5,22 +5,21 @@
  * A call's stack is walked by a table that user space compiled from the modules' call frame information, and is known by the hash of
  * its return addresses. Only a stack that was never seen before is sent to user space.
  *
- * Headers, from the outside in: follow (calls), books (blocks), mappings, sites (call stacks), walk, call, control, layout, kernel.
+ * Headers, from the outside in: session, follow (calls), books (blocks), mappings, sites (call stacks), walk, call, control, layout, kernel.
  *
- * Compiled twice: for 6.1 and later with atomics (-mcpu=v3), and with -DOLD_KERNEL -mcpu=v2 for 5.8 to 5.15, which
+ * Compiled twice: for 6.1 and later with atomics (-mcpu=v3), and with -DOLD_KERNEL -mcpu=v2 for 5.8 to 5.19, which
  * have no compare-and-swap (live blocks are in a hash map then) but do not preempt BPF programs either.
  */
 #include "follow.bpf.h"
+#include "session.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #ifndef OLD_KERNEL
-extern bool bpf_session_is_return(void) __ksym __weak;
-
 SEC("uprobe.session")
 int session_call(struct pt_regs *ctx)
 {
-	return bpf_session_is_return() ? returned(ctx) : entered(ctx);
+	return is_return(ctx) ? returned(ctx) : entered(ctx);
 }
 
 SEC("uprobe.multi")

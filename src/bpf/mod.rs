@@ -1,8 +1,9 @@
 //! Observes a target by uprobes whose BPF programs keep the books in the kernel.
 //!
-//! `memleax.bpf.c` follows calls, walks stacks and counts; `kernel` loads and attaches it, `placement` and `hooks` say where
+//! `memleax.bpf.c` follows calls, walks stacks and counts; `kernel` loads and attaches it, in the way that `attachment` finds, `placement` and `hooks` say where
 //! its probes sit, `table` compiles the unwind information that it walks by, `books` reads what it counted.
 
+mod attachment;
 mod books;
 mod history;
 mod hooks;
@@ -15,6 +16,7 @@ mod records;
 mod source;
 mod table;
 
+pub use attachment::NoVariant;
 pub use privileges::remedy;
 pub use source::{AttachError, BpfSource};
 

@@ -19,6 +19,8 @@ pub fn remedy() -> String {
     let missing = missing();
     if is_confined() {
         "memleax runs in a user namespace (a rootless container), whose privileges do not reach that far: run it outside".into()
+    } else if missing.is_empty() && !Privilege::Admin.is_held() {
+        "memleax has CAP_BPF and CAP_PERFMON: this kernel asks for CAP_SYS_ADMIN, too (run it as root), or a filter of system calls denies it".into()
     } else if missing.is_empty() {
         "memleax has the capabilities for it: a filter of system calls (a container's, say) or the kernel's lockdown denies it".into()
     } else {

@@ -12,6 +12,7 @@ use libbpf_rs::{ErrorKind, RingBuffer};
 use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Pid, Tracer, native};
 use rustc_hash::FxHashMap;
 
+use super::attachment::NoVariant;
 use super::books::{self, Census};
 use super::history::History;
 use super::hooks;
@@ -48,8 +49,14 @@ pub enum AttachError {
     #[error(transparent)]
     Platform(#[from] memleax_platform::Error),
     /// The kernel does not take the programs.
-    #[error("cannot load the BPF programs: {cause:#}; {}", remedy(cause))]
+    #[error("cannot load the BPF programs: {cause}; {}", remedy_for_load(cause))]
     Load {
+        /// The kernel's answers.
+        cause: NoVariant,
+    },
+    /// The kernel's records cannot be read.
+    #[error("cannot read what the BPF programs record: {cause:#}; {}", remedy(cause))]
+    Records {
         /// The kernel's answer.
         cause: libbpf_rs::Error,
     },
@@ -79,6 +86,14 @@ fn remedy(cause: &libbpf_rs::Error) -> String {
         ErrorKind::PermissionDenied => privileges::remedy(),
         ErrorKind::InvalidInput => "another tool may hold a uprobe on the same instruction: end it first".into(),
         _ => "`memleax doctor` tells what this kernel takes".into(),
+    }
+}
+
+/// What may help where every variant fails.
+fn remedy_for_load(cause: &NoVariant) -> String {
+    match cause.kind() {
+        ErrorKind::PermissionDenied => privileges::remedy(),
+        _ => "they need Linux 5.8 or later, built with BPF and uprobes; `--log debug` tells more".into(),
     }
 }
 
@@ -207,8 +222,9 @@ impl<T: Tracer> BpfSource<T> {
         table.publish(&rows, &kernel.table());
         let records = Rc::new(RefCell::new(Records::default()));
         let inbox = Rc::clone(&records);
-        let ring =
-            kernel.records(move |bytes| inbox.borrow_mut().add(bytes)).map_err(|cause| AttachError::Load { cause })?;
+        let ring = kernel
+            .records(move |bytes| inbox.borrow_mut().add(bytes))
+            .map_err(|cause| AttachError::Records { cause })?;
         if let Err(why) = kernel.watch_exec() {
             tracing::warn!("cannot observe exec: {why:#}");
         }
@@ -283,8 +299,8 @@ impl<T: Tracer> BpfSource<T> {
         }
         let file = self.open(module).map_err(|cause| self.cannot_attach(module, cause))?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        self.kernel.attach(self.target, path.as_ref(), &probes).map_err(|cause| self.cannot_attach(module, cause))?;
         self.kernel.moved(module, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
+        self.kernel.attach(self.target, path.as_ref(), &probes).map_err(|cause| self.cannot_attach(module, cause))?;
         self.hooked.insert(module.file_id, probes);
         if !names.is_empty() {
             let path = module.path.display().to_string();

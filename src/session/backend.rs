@@ -54,7 +54,9 @@ pub(super) fn by_ptrace(config: &Config, tracer: impl Tracer + 'static, why: Str
 fn by_uprobes(config: &Config, why: String) -> Result<Chosen, Error> {
     let source = with_debug_files(config, |debug_files| {
         BpfSource::attach(config, NativeTracer::default(), debug_files).map_err(|error| match error {
-            AttachError::Load { .. } | AttachError::Attach { .. } => Error::Barred(error.into()),
+            AttachError::Load { .. } | AttachError::Records { .. } | AttachError::Attach { .. } => {
+                Error::Barred(error.into())
+            }
             AttachError::Platform(_) | AttachError::NoAllocator { .. } => Error::Refused(error.into()),
         })
     })?;
