@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let Ok(Command::Watch { config, log }) = cli::parse(env::args_os()) else { return ExitCode::from(2) };
     let Ok(signals) = Signals::catch() else { return ExitCode::FAILURE };
     tracing_subscriber::fmt().with_max_level(log).with_writer(io::stderr).with_ansi(false).init();
-    match session::run_through(FreebsdTracer::new(Shim::default()), &config, &signals, AutoStream::auto(io::stdout())) {
+    match session::run_through(FreebsdTracer::<Shim>::default(), &config, &signals, AutoStream::auto(io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(errors) => {
             let begun = !errors.iter().any(session::Error::could_not_begin);

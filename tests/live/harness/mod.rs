@@ -5,6 +5,7 @@ mod judge;
 mod monitor;
 mod report;
 mod state;
+#[cfg(bpf)]
 mod tracefs;
 
 pub(crate) use backend::{Backend, memleax, program};
@@ -12,6 +13,7 @@ pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
 pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
 pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
+#[cfg(bpf)]
 pub(crate) use tracefs::{ForeignProbe, offset_of};
 
 use memleax_targets::{Process, Program, Truth};
