@@ -6,7 +6,7 @@ use std::io::Read;
 use super::privileges::is_confined;
 use super::status::{self, Status};
 use super::threads::Activity;
-use super::{LinuxTracer, facts, ptrace};
+use super::{LinuxTracer, facts, isa, ptrace};
 use crate::{AttachRefusal, Error, Pid, Resume, Tid, Tracer};
 
 /// `PF_KTHREAD` of `include/linux/sched.h`, in the ninth field of `/proc/PID/stat`.
@@ -116,7 +116,7 @@ pub(super) fn refuse_unfit(pid: Pid) -> Result<(), Error> {
     if status.has_ended() && !has_living_thread(pid) {
         return refuse(AttachRefusal::Zombie);
     }
-    match architecture(pid) {
+    match isa::REFUSAL.map(Into::into).or_else(|| architecture(pid)) {
         Some(what) => refuse(AttachRefusal::OtherArchitecture(what)),
         None => Ok(()),
     }

@@ -11,6 +11,7 @@ mod guard_image;
 mod guard_table;
 mod halt;
 mod host;
+mod isa;
 mod memory;
 mod newborn;
 mod privileges;

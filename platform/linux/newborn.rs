@@ -1,6 +1,6 @@
 //! Whether a new process has its parent's memory or a copy of it.
 
-use super::{memory, ptrace};
+use super::{isa, memory, ptrace};
 use crate::{Error, Tid};
 
 /// True if the process of `child`, at its first stop, uses the same memory as one of `parents`.
@@ -17,7 +17,7 @@ pub(super) fn shares_memory(child: Tid, parents: impl Iterator<Item = Tid>) -> R
 fn created_with_parents_memory(child: Tid) -> Result<bool, Error> {
     let registers = ptrace::registers(child)?;
     let flags = match registers.orig_rax as libc::c_long {
-        libc::SYS_vfork => libc::CLONE_VM as u64,
+        isa::SYS_VFORK => libc::CLONE_VM as u64,
         libc::SYS_clone => registers.rdi,
         libc::SYS_clone3 => {
             // The first member of `struct clone_args` is `flags`.

@@ -4,11 +4,12 @@
 //! (`ptrace(2)`, "Death under ptrace"). Each request works only in the thread that attached.
 
 use std::io;
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::MaybeUninit;
 use std::ptr;
 
-use libc::{c_int, c_long, c_void, siginfo_t, user_regs_struct};
+use libc::{c_int, c_long, c_void, siginfo_t};
 
+use super::isa::{self, user_regs_struct};
 use crate::{Error, Pid, Signal, Tid};
 
 /// The events that every tracee reports. Never `PTRACE_O_EXITKILL`: the target outlives its tracer.
@@ -27,9 +28,9 @@ pub(super) const SI_KERNEL: c_int = 0x80;
 
 /// The type of a request's name, which the C libraries disagree on.
 #[cfg(target_env = "musl")]
-type Request = c_int;
+pub(super) type Request = c_int;
 #[cfg(not(target_env = "musl"))]
-type Request = libc::c_uint;
+pub(super) type Request = libc::c_uint;
 
 /// `PTRACE_GETSIGMASK` and `PTRACE_SETSIGMASK` of `include/uapi/linux/ptrace.h`, which libc lacks for musl.
 const GETSIGMASK: Request = 0x420a;
@@ -116,7 +117,7 @@ pub(super) fn detach(tid: Tid, signal: Option<Signal>) -> Result<(), Error> {
 pub(super) fn registers(tid: Tid) -> Result<user_regs_struct, Error> {
     let mut registers = MaybeUninit::<user_regs_struct>::uninit();
     // SAFETY: PTRACE_GETREGS fills a `user_regs_struct`.
-    unsafe { request("read the registers of", libc::PTRACE_GETREGS, tid, 0, registers.as_mut_ptr().cast())? };
+    unsafe { request("read the registers of", isa::GETREGS, tid, 0, registers.as_mut_ptr().cast())? };
     // SAFETY: the request succeeded, so it is filled.
     Ok(unsafe { registers.assume_init() })
 }
@@ -125,13 +126,12 @@ pub(super) fn registers(tid: Tid) -> Result<user_regs_struct, Error> {
 pub(super) fn set_registers(tid: Tid, registers: &user_regs_struct) -> Result<(), Error> {
     let data = ptr::from_ref(registers).cast_mut().cast();
     // SAFETY: PTRACE_SETREGS only reads a `user_regs_struct`.
-    unsafe { request("set the registers of", libc::PTRACE_SETREGS, tid, 0, data) }
+    unsafe { request("set the registers of", isa::SETREGS, tid, 0, data) }
 }
 
 /// Sets the program counter.
 pub(super) fn set_program_counter(tid: Tid, address: u64) -> Result<(), Error> {
-    let register = offset_of!(libc::user, regs) + offset_of!(user_regs_struct, rip);
-    plain_request("set the program counter of", libc::PTRACE_POKEUSER, tid, register, address as usize)
+    plain_request("set the program counter of", libc::PTRACE_POKEUSER, tid, isa::PROGRAM_COUNTER, address as usize)
 }
 
 /// Writes one word of memory, whatever the page's protection.

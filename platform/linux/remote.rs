@@ -21,8 +21,9 @@
 use std::io;
 use std::ops::Range;
 
-use libc::{c_int, c_long, siginfo_t, user_regs_struct};
+use libc::{c_int, c_long, siginfo_t};
 
+use super::isa::user_regs_struct;
 use super::status::Status;
 use super::stub::{self, Place};
 use super::{facts, memory, ptrace, step};

@@ -6,13 +6,13 @@
 
 use libc::c_long;
 
-use super::ptrace;
+use super::{isa, ptrace};
 use crate::{Error, Tid};
 
 /// Calls that return EINTR for no other reason than that the thread has to look for signals. Those on sockets and files
 /// do if the socket has a timeout. A restarted call's timeout begins anew.
 const IMPATIENT: [c_long; 21] = [
-    libc::SYS_epoll_wait,
+    isa::SYS_EPOLL_WAIT,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
     libc::SYS_semop,

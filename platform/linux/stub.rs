@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use libc::user_regs_struct;
 
+use super::isa::user_regs_struct;
 use super::memory;
 use crate::{Error, Mapping, Pid, Tid};
 

@@ -7,10 +7,9 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::time::Duration;
 
-use libc::user_regs_struct;
-
 use super::affinity::Follower;
 use super::guard::Guards;
+use super::isa::user_regs_struct;
 use super::step::{self, Step};
 use super::threads::{Activity, Threads};
 use super::trap_mask::TrapMasks;
