@@ -10,6 +10,7 @@ mod guard_code;
 mod guard_image;
 mod guard_table;
 mod halt;
+mod hash_map;
 mod host;
 mod isa;
 mod memory;
@@ -28,6 +29,7 @@ mod trap_mask;
 mod wait;
 mod watch;
 
+pub use hash_map::read_hash_map;
 pub use host::{check_access, host};
 pub use privileges::{Privilege, is_confined};
 pub use root::RootDirectory;
@@ -35,7 +37,7 @@ pub use tracer::LinuxTracer;
 
 /// The tracer of the system that this was compiled for.
 pub type NativeTracer = LinuxTracer;
-pub use watch::{ProcessWatch, monotonic_nanoseconds, read_memory};
+pub use watch::{ProcessWatch, monotonic_nanoseconds, read_memory, thread_processor_time};
 
 /// The id of the calling thread.
 pub(crate) fn thread_id() -> libc::pid_t {

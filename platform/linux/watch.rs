@@ -74,6 +74,12 @@ pub fn read_memory(pid: Pid, address: u64, buffer: &mut [u8]) -> usize {
     memory::read_memory(Tid(pid.0), address, buffer).unwrap_or(0)
 }
 
+/// How long the calling thread has had a processor.
+#[must_use]
+pub fn thread_processor_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
 /// The clock of `bpf_ktime_get_ns` (`CLOCK_MONOTONIC`), in nanoseconds.
 #[must_use]
 pub fn monotonic_nanoseconds() -> u64 {

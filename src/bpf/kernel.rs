@@ -10,6 +10,7 @@ use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, RingBuffer, RingBufferBuilder, UprobeMultiOpts,
     UprobeOpts,
 };
+use memleax_platform::native::read_hash_map;
 use memleax_platform::{Pid, SharedWords};
 
 use super::attachment::{Aligned, Attachment, NoVariant, program};
@@ -20,9 +21,6 @@ use crate::unwind::Module;
 
 /// `PAGE` of `layout.bpf.h`.
 const PAGE: u64 = 4096;
-
-/// How many live blocks are read by a system call.
-const OVERFLOW_BATCH: u32 = 4096;
 
 static CURRENT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/current.bpf.o")));
 static OLD: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/old.bpf.o")));
@@ -225,9 +223,7 @@ impl Kernel {
     /// # Errors
     /// The kernel's.
     pub(super) fn overflow(&self, mut take: impl FnMut(LiveBlock)) -> libbpf_rs::Result<()> {
-        for (_, value) in self.overflow.lookup_batch(OVERFLOW_BATCH, MapFlags::ANY, MapFlags::ANY)? {
-            overflow_block(&value).into_iter().for_each(&mut take);
-        }
+        read_hash_map(self.overflow.as_fd(), |_, block| take(overflow_block(block)))?;
         Ok(())
     }
 
@@ -255,10 +251,17 @@ impl Kernel {
     /// The kernel's.
     pub(super) fn forget_blocks_before(&self, time: u64) -> libbpf_rs::Result<()> {
         books::forget_before(time, self.live());
-        for key in self.overflow.keys().collect::<Vec<_>>() {
-            let block = self.overflow.lookup(&key, MapFlags::ANY)?.and_then(|value| overflow_block(&value));
-            if block.is_some_and(|block| block.time < time) {
-                self.overflow.delete(&key)?;
+        let mut old = Vec::new();
+        read_hash_map(self.overflow.as_fd(), |address, block| {
+            if overflow_block(block).time < time {
+                old.push(address);
+            }
+        })?;
+        for address in old {
+            match self.overflow.delete(&address.to_ne_bytes()) {
+                // The new program was faster.
+                Err(why) if why.kind() == libbpf_rs::ErrorKind::NotFound => {}
+                result => result?,
             }
         }
         Ok(())
@@ -388,11 +391,8 @@ fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Result<libbpf
 }
 
 /// `struct block`
-fn overflow_block(value: &[u8]) -> Option<LiveBlock> {
-    let (words, _) = value.as_chunks::<8>();
-    let [size, time, site] = *words else { return None };
-    let [size, time, site] = [size, time, site].map(u64::from_ne_bytes);
-    Some(LiveBlock { size, time, site: site & !bucket::IN_FLIGHT })
+fn overflow_block([size, time, site]: [u64; 3]) -> LiveBlock {
+    LiveBlock { size, time, site: site & !bucket::IN_FLIGHT }
 }
 
 #[cfg(test)]
@@ -418,5 +418,35 @@ mod tests {
                 assert_eq!(map.value_size() as usize, words * size_of::<u64>(), "{}", map.name().display());
             }
         }
+    }
+
+    /// As many as fill the kernel's hash buckets unevenly.
+    #[test]
+    fn every_element_of_a_hash_map_is_read() {
+        const ELEMENTS: u64 = 50_000;
+        let size = size_of::<[u64; 3]>() as u32;
+        let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
+            ..Default::default()
+        };
+        let created = MapHandle::create(libbpf_rs::MapType::Hash, Some("test"), 8, size, ELEMENTS as u32, &options);
+        let map = match created {
+            Err(why) if why.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
+                return memleax_targets::unable(&format!("BPF maps need root: {why}"));
+            }
+            map => map.expect("a hash map"),
+        };
+        for key in 0..ELEMENTS {
+            let value = [key, key + 1, key + 2].map(u64::to_ne_bytes);
+            map.update(&key.to_ne_bytes(), value.as_flattened(), MapFlags::ANY).expect("room");
+        }
+        let mut seen = vec![0; ELEMENTS as usize];
+        read_hash_map(map.as_fd(), |key, value| {
+            assert_eq!(value, [key, key + 1, key + 2]);
+            seen[key as usize] += 1;
+        })
+        .expect("a readable map");
+        assert!(seen.iter().all(|&times| times == 1));
+        assert!(read_hash_map(map.as_fd(), |_, _: [u64; 2]| {}).is_err(), "not the map's value size");
     }
 }

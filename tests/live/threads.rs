@@ -4,25 +4,35 @@ use memleax_targets::Target;
 
 use crate::harness::{Backend, Monitor, Report, State, assert_truth, may_trace, program_symbols, rounds};
 
-/// 800 leaks planted by 4 threads, 8,000 pairs between them: all found, per site, and nothing else.
-#[test]
-fn four_threads_800_leaks() {
+/// Leaks planted by threads at the same time, ten pairs before each: all found, per site, and nothing else.
+fn check_leaks_of_threads(target: &Target, command: &str, leaks: u64, rounds: usize) {
     if !may_trace() {
         return;
     }
-    let program = Target::c("threads").build();
-    for _ in 0..rounds(3, 20) {
+    let program = target.build();
+    for _ in 0..rounds {
         let mut target = program.start();
         let before = State::of(&target);
         let mut monitor = Monitor::attach(&target, &[]);
-        let truth = target.truth("go 100");
-        assert_eq!(truth.blocks(), 800);
-        monitor.wait_for_leaks(800);
+        let truth = target.truth(command);
+        assert_eq!(truth.blocks(), leaks);
+        monitor.wait_for_leaks(leaks);
         let symbols = program_symbols(&program, &target);
         assert_truth(&monitor.interrupt(), &truth, &symbols);
         before.assert_restored(&target);
         target.quit();
     }
+}
+
+#[test]
+fn four_threads_800_leaks() {
+    check_leaks_of_threads(&Target::c("threads"), "go 100", 800, rounds(3, 20));
+}
+
+/// 240,000 pairs among them.
+#[test]
+fn eight_threads_24000_leaks() {
+    check_leaks_of_threads(&Target::c("threads").flags(&["-DTHREADS=8"]), "go 1500", 24_000, rounds(1, 20));
 }
 
 /// Eight threads create and join others all the while: attaching and detaching succeed, and the target goes on.

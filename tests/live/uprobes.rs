@@ -174,3 +174,25 @@ fn a_caller_that_a_return_probe_hides_is_said() {
     drop(probe);
     target.quit();
 }
+
+/// Three million live blocks: more than there is room for in the table that is read without a system call. All are kept, and those that are
+/// freed are known.
+#[test]
+fn three_million_live_blocks() {
+    if !may_probe() {
+        return;
+    }
+    let program = Target::c("blocks").build();
+    let mut target = program.start();
+    let mut monitor = Monitor::attach(&target, &["--backend", "bpf", "--expired-blocks", "10000000"]);
+    target.ask("keep 3000000");
+    target.ask("free 1000000");
+    let truth = target.truth("keep 1000000");
+    assert_eq!(truth.blocks(), 3_000_000);
+    monitor.wait_for_leaks(truth.blocks());
+    let symbols = program_symbols(&program, &target);
+    let report = monitor.interrupt();
+    assert_truth(&report, &truth, &symbols);
+    assert!(!report.says("not kept"), "{report:?}");
+    target.quit();
+}

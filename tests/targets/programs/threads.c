@@ -1,12 +1,16 @@
-/* Four threads that leak and churn at the same time. Commands: `go N`: each thread leaks N blocks by a call site of its own
- * and N by one that all share, and makes 20 * N pairs between; `pairs N`: each makes N pairs. `busy` starts endless churn, `idle` ends it. */
+/* Four threads (or as many as -DTHREADS says, up to eight) that leak and churn at the same time. Commands: `go N`: each thread leaks N
+ * blocks by a call site of its own and N by one that all share, and makes 20 * N pairs between; `pairs N`: each makes N pairs. `busy` starts
+ * endless churn, `idle` ends it. */
 #include "target.h"
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdatomic.h>
 
+#ifndef THREADS
 #define THREADS 4
+#endif
+#define MOST_THREADS 8
 
 static pthread_barrier_t start, finish;
 static atomic_bool busy, done;
@@ -18,7 +22,12 @@ THREAD_SITE(0);
 THREAD_SITE(1);
 THREAD_SITE(2);
 THREAD_SITE(3);
-static struct site *const own[THREADS] = {&by_thread_0, &by_thread_1, &by_thread_2, &by_thread_3};
+THREAD_SITE(4);
+THREAD_SITE(5);
+THREAD_SITE(6);
+THREAD_SITE(7);
+static struct site *const own[MOST_THREADS] = {&by_thread_0, &by_thread_1, &by_thread_2, &by_thread_3,
+                                               &by_thread_4, &by_thread_5, &by_thread_6, &by_thread_7};
 SITE(by_all, "malloc<-leak_shared:@<-*");
 
 #define LEAK(index)                                                                                                    \
@@ -31,7 +40,11 @@ LEAK(0)
 LEAK(1)
 LEAK(2)
 LEAK(3)
-static void (*const leak[THREADS])(void) = {leak_0, leak_1, leak_2, leak_3};
+LEAK(4)
+LEAK(5)
+LEAK(6)
+LEAK(7)
+static void (*const leak[MOST_THREADS])(void) = {leak_0, leak_1, leak_2, leak_3, leak_4, leak_5, leak_6, leak_7};
 
 NOINLINE static void leak_shared(void) {
     void *volatile p = AT(by_all, malloc(200));

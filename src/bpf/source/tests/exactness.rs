@@ -9,24 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use memleax_platform::NativeTracer;
-use memleax_targets::{Process, Target, has_program, unable};
+use memleax_targets::{Process, Target, has_program};
 
 use super::*;
 use crate::bpf::layout::StackRecord;
-use crate::config::{Backend, Color, Limits};
 use crate::event::FrameKind;
-
-/// As deep as the kernel walks, and the allocator's function.
-const DEPTH: usize = super::super::layout::FRAMES + 1;
-
-/// Nothing is counted here.
-struct Nothing;
-
-impl Sink for Nothing {
-    fn event(&mut self, _: Timestamp, _: Event) {}
-    fn counted(&mut self, _: Timestamp, _: StackId, _: &Totals) {}
-}
 
 /// What came of the comparison.
 #[derive(Default, Debug)]
@@ -91,27 +78,8 @@ fn show(modules: &ModuleMap, backtrace: &Backtrace) -> String {
 
 /// Watches the process while it does `rounds` times what `command` asks for. `None` if this machine does not let us.
 fn compare(target: Process, rounds: usize, command: &str) -> Option<Comparison> {
-    let config = Config {
-        target: Pid(target.pid().as_raw()),
-        limits: Limits { expire: Duration::from_secs(10), expired_blocks: u64::MAX, call_stacks: u64::MAX },
-        debug_file: None,
-        depth: DEPTH,
-        backend: Backend::Bpf,
-        duration: None,
-        mmap: false,
-        color: Color::Never,
-        quiet: true,
-    };
     let copies = Copies { length: 65536, all: true };
-    let sizes = Sizes { records: 1 << 26, copies, ..SIZES };
-    let source = BpfSource::attach_with(&config, NativeTracer::default(), Box::new(|_| None), sizes);
-    let mut source = match source {
-        Err(error @ AttachError::Load { .. }) => {
-            unable(&error.to_string());
-            return None;
-        }
-        source => source.expect("probes in a program of our own"),
-    };
+    let mut source = attach(&target, Duration::from_secs(10), Sizes { records: 1 << 26, copies, ..SIZES })?;
     let mut comparison = Comparison::default();
     // One round at a time, so that the ring buffer holds what comes of it.
     let (go, turns) = mpsc::channel();

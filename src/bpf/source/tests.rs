@@ -1,0 +1,43 @@
+//! Sources with sizes of their own, on real processes.
+
+mod exactness;
+mod shortage;
+
+use memleax_platform::NativeTracer;
+use memleax_targets::{Process, unable};
+
+use super::*;
+use crate::config::{Backend, Color, Limits};
+
+/// As deep as the kernel walks, and the allocator's function.
+const DEPTH: usize = super::super::layout::FRAMES + 1;
+
+/// Nothing is counted here.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn event(&mut self, _: Timestamp, _: Event) {}
+    fn counted(&mut self, _: Timestamp, _: StackId, _: &Totals) {}
+}
+
+/// Watches a process. `None` if this machine does not let us.
+fn attach(target: &Process, expire: Duration, sizes: Sizes) -> Option<BpfSource<NativeTracer>> {
+    let config = Config {
+        target: Pid(target.pid().as_raw()),
+        limits: Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX },
+        debug_file: None,
+        depth: DEPTH,
+        backend: Backend::Bpf,
+        duration: None,
+        mmap: false,
+        color: Color::Never,
+        quiet: true,
+    };
+    match BpfSource::attach_with(&config, NativeTracer::default(), Box::new(|_| None), sizes) {
+        Err(error @ AttachError::Load { .. }) => {
+            unable(&error.to_string());
+            None
+        }
+        source => Some(source.expect("probes in a program of our own")),
+    }
+}
