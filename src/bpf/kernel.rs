@@ -100,14 +100,14 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the best variant that this kernel takes.
+    /// Loads the first of `variants` that this kernel takes.
     ///
     /// # Errors
     /// Why it takes none.
-    pub(super) fn load(sizes: Sizes) -> Result<Kernel, NoVariant> {
+    pub(super) fn load(variants: &[Attachment], sizes: Sizes) -> Result<Kernel, NoVariant> {
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, log)));
         let mut reasons = Vec::new();
-        for attachment in Attachment::BEST_FIRST {
+        for &attachment in variants {
             match Kernel::load_variant(attachment, sizes) {
                 Ok(kernel) => {
                     tracing::info!("probes by {}", attachment.name());

@@ -12,7 +12,7 @@ use libbpf_rs::{ErrorKind, RingBuffer};
 use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Pid, Tracer, native};
 use rustc_hash::FxHashMap;
 
-use super::attachment::NoVariant;
+use super::attachment::{Attachment, NoVariant};
 use super::books::{self, Census};
 use super::history::History;
 use super::hooks;
@@ -191,11 +191,17 @@ impl<T: Tracer> BpfSource<T> {
     /// # Errors
     /// [`AttachError`]; the process has then been left as it was.
     pub fn attach(config: &Config, facts: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
-        Self::attach_with(config, facts, debug_files, SIZES)
+        Self::attach_with(config, facts, debug_files, &Attachment::BEST_FIRST, SIZES)
     }
 
-    /// The same with other sizes; `rows` is what is to be left for libraries that are loaded later.
-    fn attach_with(config: &Config, facts: T, debug_files: DebugFiles, sizes: Sizes) -> Result<Self, AttachError> {
+    /// The same by one of `variants`, with other sizes; `sizes.rows` is what is to be left for libraries that are loaded later.
+    fn attach_with(
+        config: &Config,
+        facts: T,
+        debug_files: DebugFiles,
+        variants: &[Attachment],
+        sizes: Sizes,
+    ) -> Result<Self, AttachError> {
         let target = config.target;
         let watch = native::ProcessWatch::new(target)?;
         let mut modules = ModuleMap::default();
@@ -216,7 +222,7 @@ impl<T: Tracer> BpfSource<T> {
         let rows = table.rows(&modules, &mut debug_files);
         let rows_at_most = 2 * (rows.len() + sizes.rows as usize);
         let sizes = Sizes { rows: u32::try_from(rows_at_most).unwrap_or(u32::MAX), ..sizes };
-        let mut kernel = Kernel::load(sizes).map_err(|cause| AttachError::Load { cause })?;
+        let mut kernel = Kernel::load(variants, sizes).map_err(|cause| AttachError::Load { cause })?;
         let frames = u32::try_from(config.depth.saturating_sub(1)).unwrap_or(u32::MAX);
         kernel.configure(config.limits.expire, frames);
         table.publish(&rows, &kernel.table());

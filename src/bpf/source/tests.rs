@@ -20,8 +20,17 @@ impl Sink for Nothing {
     fn counted(&mut self, _: Timestamp, _: StackId, _: &Totals) {}
 }
 
-/// Watches a process. `None` if this machine does not let us.
-fn attach(target: &Process, expire: Duration, sizes: Sizes) -> Option<BpfSource<NativeTracer>> {
+/// What this kernel takes best, and what only old kernels have to make do with.
+const BEST: &[Attachment] = &Attachment::BEST_FIRST;
+const OLD: &[Attachment] = &[Attachment::Old];
+
+/// Watches a process by one of `variants`. `None` if this machine does not let us.
+fn attach(
+    target: &Process,
+    expire: Duration,
+    variants: &[Attachment],
+    sizes: Sizes,
+) -> Option<BpfSource<NativeTracer>> {
     let config = Config {
         target: Pid(target.pid().as_raw()),
         limits: Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX },
@@ -33,7 +42,7 @@ fn attach(target: &Process, expire: Duration, sizes: Sizes) -> Option<BpfSource<
         color: Color::Never,
         quiet: true,
     };
-    match BpfSource::attach_with(&config, NativeTracer::default(), Box::new(|_| None), sizes) {
+    match BpfSource::attach_with(&config, NativeTracer::default(), Box::new(|_| None), variants, sizes) {
         Err(error @ AttachError::Load { .. }) => {
             unable(&error.to_string());
             None

@@ -77,9 +77,9 @@ fn show(modules: &ModuleMap, backtrace: &Backtrace) -> String {
 }
 
 /// Watches the process while it does `rounds` times what `command` asks for. `None` if this machine does not let us.
-fn compare(target: Process, rounds: usize, command: &str) -> Option<Comparison> {
+fn compare(target: Process, variants: &[Attachment], rounds: usize, command: &str) -> Option<Comparison> {
     let copies = Copies { length: 65536, all: true };
-    let mut source = attach(&target, Duration::from_secs(10), Sizes { records: 1 << 26, copies, ..SIZES })?;
+    let mut source = attach(&target, Duration::from_secs(10), variants, Sizes { records: 1 << 26, copies, ..SIZES })?;
     let mut comparison = Comparison::default();
     // One round at a time, so that the ring buffer holds what comes of it.
     let (go, turns) = mpsc::channel();
@@ -123,20 +123,25 @@ fn compare(target: Process, rounds: usize, command: &str) -> Option<Comparison> 
     Some(comparison)
 }
 
-fn compare_stress(flags: &[&str]) {
-    let Some(found) = compare(Target::cpp("stress").flags(flags).start(), 40, "go 30") else { return };
+fn compare_stress(flags: &[&str], variants: &[Attachment]) {
+    let Some(found) = compare(Target::cpp("stress").flags(flags).start(), variants, 40, "go 30") else { return };
     assert!(found.equal >= 2000, "{}", found.summary());
     assert!(found.through_signals >= 200, "{}", found.summary());
 }
 
 #[test]
 fn cpp() {
-    compare_stress(&[]);
+    compare_stress(&[], BEST);
 }
 
 #[test]
 fn cpp_most_optimised() {
-    compare_stress(&["-O3", "-mavx2"]);
+    compare_stress(&["-O3", "-mavx2"], BEST);
+}
+
+#[test]
+fn cpp_by_old_programs() {
+    compare_stress(&[], OLD);
 }
 
 fn compare_script(interpreter: &str, script: &str, least: usize) {
@@ -146,7 +151,7 @@ fn compare_script(interpreter: &str, script: &str, least: usize) {
     let path = format!("{}/tests/targets/programs/{script}", env!("CARGO_MANIFEST_DIR"));
     // Its own allocator would ask malloc for arenas only.
     let process = Process::start(Command::new(interpreter).arg(path).env("PYTHONMALLOC", "malloc"));
-    let Some(found) = compare(process, 40, "go 10") else { return };
+    let Some(found) = compare(process, BEST, 40, "go 10") else { return };
     assert!(found.equal >= least, "{}", found.summary());
 }
 

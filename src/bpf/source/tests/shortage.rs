@@ -36,13 +36,12 @@ impl Told {
     }
 }
 
-#[test]
-fn blocks_without_room_are_told() {
+fn check_blocks_without_room(variants: &[Attachment]) {
     const BLOCKS: u64 = 1000;
     let (bucket_bits, overflow) = (4, 64);
     let mut target = Target::c("blocks").start();
     let sizes = Sizes { bucket_bits, overflow, ..SIZES };
-    let Some(mut source) = attach(&target, Duration::from_nanos(1), sizes) else { return };
+    let Some(mut source) = attach(&target, Duration::from_nanos(1), variants, sizes) else { return };
     let mut told = Told::default();
     target.ask(&format!("keep {BLOCKS}"));
     source.detach(&mut told).expect("a source that can be left");
@@ -54,14 +53,24 @@ fn blocks_without_room_are_told() {
     target.quit();
 }
 
-/// A stack that finds no room in the ring buffer is numbered when it is seen again, however many found none before.
 #[test]
-fn stacks_without_room_are_told_and_found_later() {
+fn blocks_without_room_are_told() {
+    check_blocks_without_room(BEST);
+}
+
+#[test]
+fn blocks_without_room_are_told_by_old_programs() {
+    check_blocks_without_room(OLD);
+}
+
+/// A stack that finds no room in the ring buffer is numbered when it is seen again, however many found none before.
+fn check_stacks_without_room(variants: &[Attachment]) {
     // More than there are numbers.
     const BEFORE: u64 = 70_000;
     const LATER: u64 = 2;
     let mut target = Target::c("blocks").start();
-    let Some(mut source) = attach(&target, Duration::from_secs(10), Sizes { records: 4096, ..SIZES }) else { return };
+    let sizes = Sizes { records: 4096, ..SIZES };
+    let Some(mut source) = attach(&target, Duration::from_secs(10), variants, sizes) else { return };
     let mut told = Told::default();
     target.ask(&format!("stacks {BEFORE}"));
     source.observe(&mut told).expect("the target can be observed");
@@ -73,6 +82,16 @@ fn stacks_without_room_are_told_and_found_later() {
     assert_eq!(told.sum(|totals| totals.allocated), BEFORE + LATER);
     assert_eq!(told.sum(|totals| totals.freed), BEFORE + LATER);
     target.quit();
+}
+
+#[test]
+fn stacks_without_room_are_told_and_found_later() {
+    check_stacks_without_room(BEST);
+}
+
+#[test]
+fn stacks_without_room_are_told_and_found_later_by_old_programs() {
+    check_stacks_without_room(OLD);
 }
 
 #[test]
