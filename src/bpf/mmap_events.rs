@@ -13,13 +13,22 @@ use nix::libc;
 use perf_event::events::Software;
 use perf_event::{Builder, Clock, SampleFlag, Sampler, data};
 
-/// Bytes of a processor's buffer.
-const BUFFER: usize = 1 << 16;
+/// Bytes of a processor's buffer at the most (what anyone may have locked: `kernel.perf_event_mlock_kb`), and of all together.
+const LARGEST_BUFFER: usize = 1 << 19;
+const ALL_BUFFERS: usize = 1 << 25;
+
+/// `struct perf_event_header`
+const HEADER: usize = 8;
+
+/// No record is larger: a path, and what stands beside it.
+const LARGEST_RECORD: usize = 4096 + 256;
 
 /// What was mapped for execution in one process.
 pub(super) struct MmapEvents {
     /// One a processor.
     samplers: Vec<Sampler>,
+    /// Bytes of each one's buffer.
+    buffer: usize,
     target: Pid,
 }
 
@@ -28,8 +37,8 @@ pub(super) struct MmapEvents {
 pub(super) struct Learnt {
     /// When (by the monotonic clock), and what; ascending. Anonymous memory has no file.
     pub(super) made: Vec<(u64, Mapping)>,
-    /// Records for which the buffers had no room, of any process.
-    pub(super) lost: u64,
+    /// There may have been more, for which a buffer had no room.
+    pub(super) is_incomplete: bool,
 }
 
 impl MmapEvents {
@@ -38,36 +47,42 @@ impl MmapEvents {
     /// # Errors
     /// The kernel's.
     pub(super) fn new(target: Pid) -> io::Result<Self> {
+        let processors = libbpf_rs::num_possible_cpus().map_err(io::Error::other)?;
+        let buffer = (ALL_BUFFERS / processors.next_power_of_two()).clamp(1 << 14, LARGEST_BUFFER);
         let mut samplers = Vec::new();
-        for processor in 0..libbpf_rs::num_possible_cpus().map_err(io::Error::other)? {
+        for processor in 0..processors {
             let mut events = Builder::new(Software::DUMMY);
             events.any_pid().one_cpu(processor).enabled(true).mmap(true).mmap2(true);
             events.clockid(Clock::MONOTONIC).sample(SampleFlag::TIME).sample_id_all(true);
-            match events.build().and_then(|counter| counter.sampled(BUFFER)) {
+            match events.build().and_then(|counter| counter.sampled(buffer)) {
                 Ok(sampler) => samplers.push(sampler),
                 // It is not online.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(MmapEvents { samplers, target })
+        Ok(MmapEvents { samplers, buffer, target })
     }
 
     /// Takes what there is.
     pub(super) fn receive(&mut self) -> Learnt {
         let mut learnt = Learnt::default();
         for sampler in &mut self.samplers {
+            let mut taken = 0;
             while let Some(record) = sampler.next_record() {
+                taken += HEADER + record.len();
                 // Of what may follow a record, only the time was asked for.
                 let time = record.to_contiguous().last_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
                 match record.parse_record() {
                     Ok(data::Record::Mmap2(mapped)) if mapped.pid == self.target.0.cast_unsigned() => {
                         learnt.made.push((time, mapping(&mapped)));
                     }
-                    Ok(data::Record::Lost(lost)) => learnt.lost += lost.lost,
+                    Ok(data::Record::Lost(_)) => learnt.is_incomplete = true,
                     _ => {}
                 }
             }
+            // The kernel tells of a loss only when there is room again and something to tell besides.
+            learnt.is_incomplete |= taken + LARGEST_RECORD > self.buffer;
         }
         learnt.made.sort_by_key(|&(time, _)| time);
         learnt
@@ -116,8 +131,7 @@ mod tests {
         program.send("");
         program.send("ready");
         assert_eq!(program.line().as_deref(), Some("ready"), "it is cat now");
-        let Learnt { made, lost } = events.receive();
-        assert_eq!(lost, 0);
+        let Learnt { made, .. } = events.receive();
         let (time, mapping) = made.iter().find(|(_, mapping)| mapping.path.ends_with("libc.so.6")).expect("its libc");
         assert!((began..native::monotonic_nanoseconds()).contains(time));
         let file = std::fs::metadata(&mapping.path).expect("it is there");

@@ -39,8 +39,7 @@ const CENSUS: Duration = Duration::from_secs(1);
 const SIZES: Sizes =
     Sizes { rows: 1 << 18, bucket_bits: 17, overflow: 1 << 22, records: 1 << 23, copies: Copies::WHERE_NEEDED };
 
-const WITHOUT_MMAP_EVENTS: &str =
-    "a library that is loaded and gone again within milliseconds will be missing in stacks";
+const MAY_BE_MISSING: &str = "a library that was loaded and gone again within milliseconds may be missing in stacks";
 
 /// Why a process cannot be observed by uprobes. Nothing of ours is left in it.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +131,8 @@ pub struct BpfSource<T> {
     history: History,
     /// `None` if the kernel denies them.
     mmap_events: Option<MmapEvents>,
+    /// Not every mapping of code was told; this was said.
+    has_missed_mappings: bool,
     /// Code was mapped since the newest look.
     is_behind: bool,
     /// Of the rule table in use and the one before, which comes first.
@@ -209,7 +210,7 @@ impl<T: Tracer> BpfSource<T> {
         // Before the first look, so that no mapping is missed.
         let mut notices = Vec::new();
         let mmap_events = MmapEvents::new(target).map_err(|why| {
-            notices.push(Notice::Warning(format!("cannot observe mappings of code: {why}; {WITHOUT_MMAP_EVENTS}")));
+            notices.push(Notice::Warning(format!("cannot observe mappings of code: {why}; {MAY_BE_MISSING}")));
         });
         let mut history = History::default();
         let looked = native::monotonic_nanoseconds();
@@ -261,6 +262,7 @@ impl<T: Tracer> BpfSource<T> {
             auxiliary,
             history,
             mmap_events: mmap_events.ok(),
+            has_missed_mappings: false,
             is_behind: false,
             tables: [TableTimes { looked, published: 0 }; 2],
         };
@@ -412,13 +414,14 @@ impl<T: Tracer> BpfSource<T> {
     fn consume(&mut self) -> libbpf_rs::Result<()> {
         self.ring.consume()?;
         let Some(mmap_events) = &mut self.mmap_events else { return Ok(()) };
-        let Learnt { made, lost } = mmap_events.receive();
+        let Learnt { made, is_incomplete } = mmap_events.receive();
         self.is_behind |= self.history.add(made);
-        if lost > 0 {
+        if is_incomplete {
             self.history.forget();
-            self.notices.push(Notice::Warning(format!(
-                "{lost} mappings of code were not told, for lack of room: a library that was there for milliseconds may be missing in stacks"
-            )));
+        }
+        if is_incomplete && !std::mem::replace(&mut self.has_missed_mappings, true) {
+            let why = "the system has mapped more code than the kernel had room to tell of";
+            self.notices.push(Notice::Warning(format!("{why}: {MAY_BE_MISSING}")));
         }
         Ok(())
     }

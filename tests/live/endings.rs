@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use memleax_targets::Target;
 use nix::sys::signal::Signal;
 
-use crate::harness::{Monitor, may_trace};
+use crate::harness::{CallStack, Monitor, may_trace};
 
 fn ends(target: Target, command: &str, code: Option<i32>, signal: Option<Signal>) {
     if !may_trace() {
@@ -20,7 +20,9 @@ fn ends(target: Target, command: &str, code: Option<i32>, signal: Option<Signal>
     assert_eq!((status.code(), status.signal()), (code, signal.map(|signal| signal as i32)), "{status}");
     let report = monitor.finish();
     assert!(report.says("== Target process exit."), "{report:?}");
-    let [stack] = &report.statistics[..] else { panic!("{report:?}") };
+    // What starting a thread takes may have expired, too, where the machine is slow.
+    let planted = |stack: &&CallStack| stack.frames.iter().any(|frame| frame.is("leak_before_end"));
+    let [stack] = report.statistics.iter().filter(planted).collect::<Vec<_>>()[..] else { panic!("{report:?}") };
     assert_eq!((stack.may_leak.blocks, stack.may_leak.bytes), (4, 4 * 87));
 }
 
