@@ -18,6 +18,7 @@ struct call {
 	u64 want, unreadable; /* of fill() */
 	struct block old;
 	bool old_known;
+	bool hidden; /* its return address is in code of which nothing is known, so its site is found out at its return */
 };
 
 #ifdef OLD_KERNEL

@@ -132,7 +132,8 @@ static __always_inline int entered(struct pt_regs *ctx)
 		call->operand = operand(ctx, cookie, 16);
 		break;
 	}
-	call->site = site_of_call(c, ctx, call, sp);
+	call->hidden = 0;
+	call->site = site_of_call(ctx, call, sp, 0);
 	if (shape >= SHAPE_REALLOCATE && shape < SHAPE_FREE && call->operand)
 		call->old_known = take_off(c, call->operand, &call->old);
 	return 0;
@@ -178,6 +179,8 @@ static __always_inline int returned(struct pt_regs *ctx)
 	if (!c || !call || call->sp + 8 != ctx->rsp)
 		return 0;
 	call->sp = 0;
+	if (call->hidden)
+		call->site = site_of_call(ctx, call, ctx->rsp - 8, ctx->rip);
 	now = bpf_ktime_get_ns();
 	switch (call->cookie & 255) {
 	case SHAPE_ALLOCATE_INTO:

@@ -153,6 +153,8 @@ static __noinline u64 send_slow_stack(struct pt_regs *ctx, struct scratch *s, u6
 	describe(&record->head, s, number, function);
 	bpf_probe_read_kernel(&record->registers, sizeof(record->registers), ctx);
 	copy_stack((void *)(record + 1), sp);
+	if (s->caller)
+		*(u64 *)((struct stack_copy *)(record + 1))->bytes = s->caller;
 	/* A signal handler's stack may be anywhere. */
 	rest = s->interrupted && s->sp - s->interrupted < loading.copy - PAGE ? s->interrupted : s->sp;
 	copy_stack((void *)(record + 1) + part, rest - SAVED_REGISTERS);
@@ -181,13 +183,20 @@ static __noinline u64 look_up_site(struct pt_regs *ctx, struct scratch *s, u64 f
 	return number;
 }
 
-/* The site of a call whose return address is at `sp`. */
-static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, struct call *call, u64 sp)
+/*
+ * The site of a call whose return address is at `sp`; `caller`: 0, or where it has returned to. What is at `sp` may be the kernel's trampoline
+ * instead, for another tool's probe on the return; then where it returns to is known only when it does.
+ */
+static __noinline u64 site_of_call(struct pt_regs *ctx, struct call *call, u64 sp, u64 caller)
 {
 	u32 index = bpf_get_smp_processor_id() * 4, place;
-	u64 function = call->cookie >> 32, site = 0, *cached, hash, used;
+	u64 function, site = 0, *cached, hash, used;
+	struct control *c = settings();
 	struct scratch *s = NULL;
 
+	if (!c || !call)
+		return 0;
+	function = call->cookie >> 32;
 #ifdef OLD_KERNEL
 	s = bpf_map_lookup_elem(&scratch, &index);
 #else
@@ -210,6 +219,9 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 		COUNT(c->lost_stacks);
 		goto out;
 	}
+	if (caller)
+		*(u64 *)s->stack = caller;
+	s->caller = caller;
 	s->pc = *(u64 *)s->stack;
 	call->return_address = s->pc;
 	s->sp = sp + 8;
@@ -226,6 +238,10 @@ static __always_inline u64 site_of_call(struct control *c, struct pt_regs *ctx, 
 	for (int i = 0; i < FRAMES / 8 + 1; i++)
 		if (walk_frames(index))
 			break;
+	if (s->end == END_GAP && s->count == 1 && !caller) {
+		call->hidden = 1;
+		goto out;
+	}
 	/* Grows at once, shrinks slowly. */
 	used = s->sp - sp + 256;
 	call->want = used > s->want ? used : s->want - (s->want - used) / 64;

@@ -28,6 +28,7 @@ struct scratch {
 	u64 interrupted; /* rsp where the last signal came; 0: none did */
 	u64 exact_frames[FRAMES / 64];
 	u64 next_site;
+	u64 caller;
 	u64 pcs[FRAMES];
 	u8 stack[WINDOW + 8];
 };

@@ -1,5 +1,8 @@
 //! What is so of the bpf backend only: its probes are the kernel's, and others may have probes, too.
 
+use std::path::Path;
+use std::process::Command;
+
 use memleax_targets::Target;
 use nix::sys::signal::Signal;
 
@@ -194,5 +197,29 @@ fn three_million_live_blocks() {
     let report = monitor.interrupt();
     assert_truth(&report, &truth, &symbols);
     assert!(!report.says("not kept"), "{report:?}");
+    target.quit();
+}
+
+/// A return probe at the function itself, before the instruction that memleax's probe is at.
+#[test]
+fn a_return_probe_at_the_allocator_hides_nothing() {
+    if !may_probe() {
+        return;
+    }
+    let output = Command::new("gcc").arg("-print-file-name=libjemalloc.so.2").output().expect("gcc runs");
+    let Ok(library) = Path::new(String::from_utf8_lossy(&output.stdout).trim()).canonicalize() else {
+        return unable("libjemalloc.so.2 is not installed; scripts/setup.sh test installs it");
+    };
+    let program = Target::c("probed").libraries(&["-Wl,--no-as-needed", "-l:libjemalloc.so.2"]).build();
+    let mut target = program.start();
+    let place = format!("{}:{:#x}", library.display(), offset_of(&library, "malloc"));
+    let Some(probe) = ForeignProbe::set('r', "at_malloc", &place) else { return };
+    let mut monitor = Monitor::attach(&target, &BPF);
+    target.ask("go 3");
+    let truth = target.truth("go 1");
+    monitor.wait_for_leaks(truth.blocks());
+    let symbols = program_symbols(&program, &target);
+    assert_truth(&monitor.interrupt(), &truth, &symbols);
+    drop(probe);
     target.quit();
 }
