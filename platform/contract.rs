@@ -210,13 +210,13 @@ pub trait Tracer {
     /// 1 GiB of `near`, at a place where neither heap nor stack will want to grow.
     ///
     /// # Errors
-    /// [`Error::Remote`] where the target's filters or address space refuse it.
+    /// [`Error::Remote`] where the target's filters or address space refuse it; [`Error::NotNow`].
     fn map_code(&mut self, stop: &Stop, near: u64, length: usize) -> Result<u64, Error>;
 
     /// Unmaps what [`map_code`](Self::map_code) mapped. No thread may run in it.
     ///
     /// # Errors
-    /// [`Error::Remote`].
+    /// [`Error::Remote`], [`Error::NotNow`].
     fn unmap_code(&mut self, stop: &Stop, address: u64, length: usize) -> Result<(), Error>;
 
     /// Makes the target survive the tracer's sudden death: from now on a breakpoint that no tracer sees

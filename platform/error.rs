@@ -69,6 +69,15 @@ pub enum Error {
         /// The reason.
         cause: io::Error,
     },
+    /// No system call can be made in the target's name now, as each of its threads sleeps amid one of its own. One that
+    /// has just met a breakpoint can.
+    #[error("cannot {what} inside process {pid}: each of its threads sleeps in a system call of its own")]
+    NotNow {
+        /// What was wanted, as a verb phrase.
+        what: &'static str,
+        /// The process.
+        pid: Pid,
+    },
     /// Memory of the target could not be read or written.
     #[error("cannot {what} {length} bytes at {address:#x} of process {pid}: {cause}")]
     Memory {

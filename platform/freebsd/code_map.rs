@@ -39,6 +39,9 @@ impl<S: Sys> FreebsdTracer<S> {
                 Ok(address) => return Ok(address),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(Error::Gone(stop.tid)),
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    return Err(Error::NotNow { what: WHAT, pid: stop.pid });
+                }
                 Err(cause) => return Err(failed(cause)),
             }
         }
@@ -47,10 +50,12 @@ impl<S: Sys> FreebsdTracer<S> {
 
     /// See [`Tracer::unmap_code`](crate::Tracer::unmap_code).
     pub(super) fn unmap_code_at(&mut self, stop: &Stop, address: u64, length: usize) -> Result<(), Error> {
+        const WHAT: &str = "unmap memory";
         match self.system_call(stop, abi::SYS_MUNMAP, &[address, length as u64]) {
             Ok(_) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Err(Error::NotNow { what: WHAT, pid: stop.pid }),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(Error::Gone(stop.tid)),
-            Err(cause) => Err(Error::Remote { what: "unmap memory", pid: stop.pid, cause }),
+            Err(cause) => Err(Error::Remote { what: WHAT, pid: stop.pid, cause }),
         }
     }
 

@@ -158,8 +158,11 @@ impl<S: Sys> FreebsdTracer<S> {
     /// A SIGSTOP came while our own is due, which is to be swallowed, and none left over to stop the process once it is no
     /// longer traced. If it is somebody else's, it stops the process; the kernel may have merged ours with it.
     fn pay_sigstop(&mut self, pid: Pid, info: &LwpInfo) -> Result<Outcome, Error> {
-        let sender = (info.siginfo.code, info.siginfo.pid);
-        let is_ours = sender.0 == abi::SI_KERNEL || sender == (abi::SI_USER, nix::unistd::getpid().as_raw());
+        // Of the SIGSTOP of attaching the kernel tells no sender.
+        let is_sent = info.flags & abi::PL_FLAG_SI != 0
+            && info.siginfo.signo == abi::SIGSTOP
+            && [abi::SI_USER, abi::SI_LWP].contains(&info.siginfo.code);
+        let is_ours = !is_sent || info.siginfo.pid == nix::unistd::getpid().as_raw();
         let is_paid = is_ours || !self.expects_sigstop(pid, Tid(info.lwpid))?;
         if let Some(process) = self.processes.get_mut(pid) {
             process.owes_sigstop &= !is_paid;

@@ -18,6 +18,9 @@ const MOST_LIFTED: usize = 4096;
 pub(super) enum Passage {
     /// By the displaced copy of the instruction at this address.
     Slot(u64),
+    /// By a displaced copy that there was no memory for when the breakpoint was set: the first thread that meets it makes
+    /// up for that.
+    Late(Instruction),
     /// By carrying the instruction out on the thread's registers; where that fails, by lifting the breakpoint while
     /// every other thread is halted.
     Emulate(Instruction),

@@ -279,10 +279,14 @@ impl<T: Tracer> Engine<T> {
 
     /// Lets a thread that hit the breakpoint at `address` (where `registers` have it) carry out what belongs there.
     fn pass(&mut self, stop: &mut Stop, address: u64, mut registers: Registers) -> Result<(), Error> {
-        match self.breakpoints.get(address).map(|breakpoint| breakpoint.passage) {
+        let passage = match self.breakpoints.get(address).map(|breakpoint| breakpoint.passage) {
+            Some(Passage::Late(instruction)) => Some(self.place_late(stop, instruction)?),
+            other => other,
+        };
+        match passage {
             None => self.tracer.set_program_counter(stop, address),
             Some(Passage::Slot(slot)) => self.tracer.set_program_counter(stop, slot),
-            Some(Passage::Emulate(instruction)) => {
+            Some(Passage::Emulate(instruction) | Passage::Late(instruction)) => {
                 let mut memory = TargetMemory { tracer: &mut self.tracer, stop };
                 if native::emulate(&instruction, &mut registers, &mut memory) {
                     return self.tracer.set_registers(stop, &registers);

@@ -81,6 +81,8 @@ pub(super) struct Machine {
     pub(super) trap_pending: bool,
     pub(super) refuse_registers: bool,
     pub(super) refuse_code: bool,
+    /// Only a thread that has trapped can map code.
+    pub(super) maps_in_traps_only: bool,
     pub(super) attached: bool,
     arenas: u64,
 }
@@ -115,6 +117,7 @@ impl Machine {
             trap_pending: false,
             refuse_registers: false,
             refuse_code: false,
+            maps_in_traps_only: false,
             attached: false,
             arenas: 0,
         };
@@ -495,6 +498,9 @@ impl Tracer for Machine {
         if self.refuse_code {
             let cause = io::ErrorKind::PermissionDenied.into();
             return Err(Error::Remote { what: "map memory", pid: stop.pid, cause });
+        }
+        if self.maps_in_traps_only && stop.kind != StopKind::Trap {
+            return Err(Error::NotNow { what: "map memory", pid: stop.pid });
         }
         self.arenas += 1;
         let address = (near & !0xff_ffff) - self.arenas * 0x100_0000;

@@ -1,5 +1,6 @@
 //! Sets breakpoints: at functions, and at the addresses they return to.
 
+use iced_x86::Instruction;
 use memleax_platform::{Error, Guard, Stop, Tracer};
 
 use super::breakpoints::{Breakpoint, Passage, Permanence};
@@ -59,6 +60,8 @@ impl<T: Tracer> Engine<T> {
                 // The guard can only send a thread to a slot.
                 Err(SlotError::Unmovable(why)) if self.is_guarded => return Err(why.into()),
                 Err(SlotError::Unmovable(_)) => Passage::Emulate(instruction),
+                // Whoever meets the breakpoint makes up for it.
+                Err(SlotError::Platform(Error::NotNow { .. })) if !self.is_guarded => Passage::Late(instruction),
                 Err(SlotError::Platform(error @ Error::Remote { .. })) => {
                     self.refuse_code(error.to_string());
                     Passage::Emulate(instruction)
@@ -77,6 +80,28 @@ impl<T: Tracer> Engine<T> {
         self.breakpoints.insert(&mut self.tracer, stop, address, breakpoint)?;
         self.counters.breakpoints += 1;
         Ok(())
+    }
+
+    /// How to get past a breakpoint whose slot is still to be made, by the first thread that has met it.
+    pub(super) fn place_late(&mut self, stop: &Stop, instruction: Instruction) -> Result<Passage, Error> {
+        let address = instruction.ip();
+        let mut bytes = [0; native::LONGEST_INSTRUCTION];
+        let readable = self.tracer.read(stop, address, &mut bytes)?;
+        self.breakpoints.mask(address, &mut bytes[..readable]);
+        let passage = match self.slots.place(&mut self.tracer, stop, &instruction, &bytes) {
+            Ok(slot) => Passage::Slot(slot),
+            Err(SlotError::Platform(error @ Error::Gone(_))) => return Err(error),
+            Err(SlotError::Platform(Error::NotNow { .. })) => return Ok(Passage::Emulate(instruction)),
+            Err(SlotError::Platform(error @ Error::Remote { .. })) => {
+                self.refuse_code(error.to_string());
+                Passage::Emulate(instruction)
+            }
+            Err(_) => Passage::Emulate(instruction),
+        };
+        if let Some(breakpoint) = self.breakpoints.get_mut(address) {
+            breakpoint.passage = passage;
+        }
+        Ok(passage)
     }
 
     /// Makes sure that there is a breakpoint where a call will return to. False if there cannot be one.

@@ -108,6 +108,18 @@ fn a_foreign_sigstop_is_not_taken_for_ours() {
     }
 }
 
+/// A SIGSTOP of which nothing is told is not held to be another's, or the target would stand still.
+#[test]
+fn a_sigstop_without_a_sender_is_ours() {
+    let mut rig = rig(2);
+    rig.sys.is_taciturn = true;
+    for stop in rig.halt(TARGET).expect("halted") {
+        rig.resume(stop, Resume::Swallow).expect("resumed");
+    }
+    assert_eq!(rig.sys.requests.last().map(|(name, _)| *name), Some("continue"));
+    rig.leave(Vec::new());
+}
+
 /// A trap that belongs to the program was consumed by draining: it comes again, and is then delivered.
 #[test]
 fn a_drained_trap_of_the_programs_own_is_not_lost() {

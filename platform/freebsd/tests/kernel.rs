@@ -88,6 +88,8 @@ pub(super) struct Kernel {
     pub(super) requests: Vec<(&'static str, i32)>,
     /// Whether two SIGSTOPs that wait together become one.
     pub(super) merges: bool,
+    /// Whether it tells nothing of signals that were sent.
+    pub(super) is_taciturn: bool,
     /// Sysctls by name.
     pub(super) settings: BTreeMap<&'static str, i32>,
 }
@@ -149,6 +151,7 @@ impl Kernel {
     /// Lets the threads of a traced process run until one has something to report.
     fn run(&mut self, pid: i32) {
         let mut born = Vec::new();
+        let told = if self.is_taciturn { 0 } else { abi::PL_FLAG_SI };
         let process = self.process(pid);
         if process.is_stopped || !process.is_traced || process.status.is_some() {
             return;
@@ -171,7 +174,8 @@ impl Kernel {
                     process.pending.pop_front();
                     let code = if sender == KERNEL { abi::SI_KERNEL } else { abi::SI_USER };
                     let info = SignalInfo { signo: signal, code, pid: sender, ..SignalInfo::default() };
-                    Some(Event { signal, flags: abi::PL_FLAG_SI, info, child: 0 })
+                    let info = if told == 0 { SignalInfo::default() } else { info };
+                    Some(Event { signal, flags: told, info, child: 0 })
                 }
                 _ => process.act(pid, lwp, &mut born),
             };

@@ -1,6 +1,6 @@
 //! Code that is no file's, and targets in which no code can be mapped.
 
-use super::super::fake::JIT;
+use super::super::fake::{Action, JIT};
 use super::super::isa::native;
 use super::*;
 use crate::event::Loss;
@@ -137,6 +137,25 @@ fn what_cannot_be_emulated_is_stepped_over_while_all_others_are_halted() {
     assert!(!rig.machine().is_stopped(other));
     let valloc = rig.machine().label("/program", "valloc");
     assert!(rig.machine().patched(TARGET).contains(&valloc));
+}
+
+/// As on a system where only a thread that has trapped can make system calls for the tracer.
+#[test]
+fn a_slot_that_could_not_be_made_at_attach_is_made_at_the_first_hit() {
+    let mut machine = Machine::new();
+    machine.lacks_guard = true;
+    machine.maps_in_traps_only = true;
+    let mut rig = attach(machine);
+    assert_eq!(rig.machine().actions, []);
+    for expected in [1, 0, 0] {
+        assert_eq!(rig.call("call_valloc", &[64]), 2);
+        assert_eq!(rig.events(), [allocated(0)]);
+        let actions = std::mem::take(&mut rig.machine().actions);
+        assert_eq!(actions.iter().filter(|action| matches!(action, Action::MappedCode(_))).count(), expected);
+    }
+    // One that nobody has met has no slot, and none is in anybody's way at the end.
+    rig.machine().maps_in_traps_only = false;
+    rig.detach(&[TARGET]);
 }
 
 #[test]
