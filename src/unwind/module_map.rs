@@ -222,18 +222,22 @@ impl ModuleMap {
         before: &[Arc<Module>],
         read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
     ) {
-        let is_vdso = |mapping: &&Mapping| mapping.path == Path::new(VDSO) || mapping.start == auxiliary.vdso;
+        let holds_it =
+            |mapping: &Mapping| auxiliary.vdso != 0 && (mapping.start..mapping.end).contains(&auxiliary.vdso);
+        let is_vdso = |mapping: &&Mapping| mapping.path == Path::new(VDSO) || holds_it(mapping);
         let Some(mapping) = mappings.iter().filter(|mapping| mapping.executable).find(is_vdso) else { return };
-        let known = before.iter().find(|module| module.role == Role::Vdso && module.range.contains(&mapping.start));
+        // FreeBSD's stands amid a page that it shares with other things.
+        let start = if holds_it(mapping) { auxiliary.vdso } else { mapping.start };
+        let known = before.iter().find(|module| module.role == Role::Vdso && module.range.contains(&start));
         if let Some(module) = known {
             self.live.push(Arc::clone(module));
             return;
         }
-        let mut bytes = vec![0; usize::try_from(mapping.end - mapping.start).unwrap_or(0)];
-        let length = read(mapping.start, &mut bytes);
+        let mut bytes = vec![0; usize::try_from(mapping.end - start).unwrap_or(0)];
+        let length = read(start, &mut bytes);
         bytes.truncate(length);
         let Ok(layout) = Layout::parse(&bytes) else { return };
-        let bias = mapping.start.wrapping_sub(layout.span().start);
+        let bias = start.wrapping_sub(layout.span().start);
         let mut module = Module::from_layout(self.table.next_id(), VDSO.into(), (0, 0), Role::Vdso, bias, layout);
         module.image = Some(Image::Memory(bytes.into()));
         self.go_live(module);

@@ -296,6 +296,20 @@ fn roles_follow_from_the_auxiliary_vector() {
     assert!(target.refresh(&mappings).added.is_empty());
 }
 
+/// As on FreeBSD: amid a mapping without a name.
+#[test]
+fn a_vdso_may_begin_within_its_mapping() {
+    let mut target = Target {
+        auxiliary: AuxiliaryVector { vdso: 0x7fff_0640, ..AuxiliaryVector::default() },
+        memory: vec![(0x7fff_0640, elf(SHARED, 0, &[(0, 0, 0x300, 0x300, true)]))],
+        ..Target::default()
+    };
+    let mappings = [mapping("", 0, 0x7fff_0000, 0x7fff_1000, 0, "rx")];
+    target.refresh(&mappings);
+    assert_eq!(target.at(0x7fff_0650), at("[vdso]", 0x10));
+    assert!(target.refresh(&mappings).added.is_empty());
+}
+
 proptest::proptest! {
     /// Nothing that a file or a list of mappings says may end memleax.
     #[test]

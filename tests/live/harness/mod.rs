@@ -7,6 +7,7 @@ mod report;
 mod state;
 #[cfg(bpf)]
 mod tracefs;
+mod without_proc;
 
 pub(crate) use backend::{Backend, memleax, program};
 pub(crate) use judge::{assert_truth, lines_checked, program_symbols};

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Instant;
 
 use memleax_targets::{PATIENCE, Process};
+
+use super::without_proc;
 
 /// What memleax must leave as it was.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +43,9 @@ impl State {
         let counts = |mapping: &&Mapping| mapping.executable && mapping.path != "[uprobes]";
         for mapping in mappings(pid).iter().filter(counts) {
             *executable.entry(mapping.path.clone()).or_default() += mapping.end - mapping.start;
+        }
+        if !has_proc() {
+            return State { executable, signals: Vec::new(), blocked: Vec::new() };
         }
         let signals = status_lines(&format!("/proc/{pid}/status"), &["SigCgt:", "SigIgn:"]);
         let mut blocked: Vec<String> = fs::read_dir(format!("/proc/{pid}/task"))
@@ -84,6 +90,12 @@ pub(crate) fn wait_until_idle(pid: u32) {
     };
     let tasks = format!("/proc/{pid}/task");
     let since = Instant::now();
+    while !has_proc() {
+        if !without_proc::runs(pid) {
+            return;
+        }
+        assert!(since.elapsed() < PATIENCE, "{pid} is never idle");
+    }
     while fs::read_dir(&tasks)
         .unwrap_or_else(|e| panic!("cannot list the threads of {pid}: {e}"))
         .flatten()
@@ -96,6 +108,9 @@ pub(crate) fn wait_until_idle(pid: u32) {
 
 /// Bytes of the process's executable file mappings that differ from the file's: their addresses and values.
 pub(crate) fn text_differences(pid: u32) -> Vec<String> {
+    if !has_proc() {
+        return without_proc::text_differences(pid);
+    }
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap_or_else(|e| panic!("cannot open memory of {pid}: {e}"));
     let mut differences = Vec::new();
     for mapping in mappings(pid).iter().filter(|mapping| mapping.executable && mapping.path.starts_with('/')) {
@@ -120,6 +135,9 @@ pub(crate) fn text_differences(pid: u32) -> Vec<String> {
 
 /// The process that traces this one; 0 for none.
 pub(crate) fn tracer_of(pid: u32) -> u32 {
+    if !has_proc() {
+        return without_proc::tracer_of(pid);
+    }
     let line = status_lines(&format!("/proc/{pid}/status"), &["TracerPid:"]).pop();
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("a status names the tracer")
 }
@@ -131,9 +149,24 @@ fn status_lines(path: &str, names: &[&str]) -> Vec<String> {
     text.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
 }
 
+/// Linux has it.
+pub(super) fn has_proc() -> bool {
+    Path::new("/proc/self/maps").exists()
+}
+
 fn mappings(pid: u32) -> Vec<Mapping> {
+    if !has_proc() {
+        return without_proc::mappings(pid).into_iter().map(Mapping::from).collect();
+    }
     let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_else(|e| panic!("no mappings of {pid}: {e}"));
     text.lines().map(|line| Mapping::parse(line).unwrap_or_else(|| panic!("not a mapping: {line:?}"))).collect()
+}
+
+impl From<memleax_platform::Mapping> for Mapping {
+    fn from(mapping: memleax_platform::Mapping) -> Self {
+        let memleax_platform::Mapping { start, end, offset, executable, path, .. } = mapping;
+        Mapping { start, end, offset, executable, path: path.to_string_lossy().into_owned() }
+    }
 }
 
 impl Mapping {
