@@ -40,19 +40,17 @@ static __always_inline u64 operand(struct pt_regs *ctx, u64 cookie, int shift)
 }
 
 /*
- * True if this entry is part of the outer call in progress and so not counted. At the outer call's own stack level: a tail call
- * finds the return trampoline (code that no row covers) where the return address was; anything else means that the outer
- * call ended without returning.
+ * True if an entry whose return address is at `sp` is part of the outer call in progress and so not counted. Where the outer call's return
+ * address was there is the return trampoline then (the beginning of a page that no row covers; a tail call finds it at its own
+ * level); anything else means that the outer call ended without returning, or that its return can't be seen.
  */
 static __always_inline bool is_nested(struct call *outer, u64 sp)
 {
 	u64 word = 0;
 
-	if (sp < outer->sp)
-		return 1;
-	if (sp > outer->sp || bpf_probe_read_user(&word, sizeof(word), (void *)sp))
+	if (sp > outer->sp || bpf_probe_read_user(&word, sizeof(word), (void *)outer->sp))
 		return 0;
-	return word != outer->return_address && (rule_at(word) & 0xff) == KIND_GAP;
+	return word >> 32 && !(word & (PAGE - 1)) && (rule_at(word) & 0xff) == KIND_GAP;
 }
 
 #ifdef OLD_KERNEL
@@ -218,7 +216,7 @@ static __always_inline int freeing(struct pt_regs *ctx)
 	if (!c || !cookie || !address)
 		return 0;
 	call = call_of_thread(0);
-	if (call && call->sp && ctx->rsp + 8 * (cookie >> 24 & 255) <= call->sp)
+	if (call && call->sp && is_nested(call, ctx->rsp + 8 * (cookie >> 24 & 255)))
 		return 0;
 	if ((cookie & 255) == SHAPE_UNMAP)
 		unmapping(address, operand(ctx, cookie, 8));

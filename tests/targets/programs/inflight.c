@@ -1,5 +1,5 @@
 /* An allocator, by jemalloc's names, whose realloc may take its time or never return. Commands: `begin`: leaks a block and leaves a
- * thread inside a realloc of it; `leap`: the same, but realloc is left by longjmp, and the thread goes on. */
+ * thread inside a realloc of it; `leap`: the same, but realloc is left by longjmp, and the thread goes on, at first deeper in its stack than realloc was. */
 #include "target.h"
 
 #include <pthread.h>
@@ -29,6 +29,7 @@ NOINLINE void *je_realloc(void *block, size_t size) {
 
 SITE(by_waiting, "je_malloc<-leak_and_wait:@<-*");
 SITE(by_leaping, "je_malloc<-leak_and_leap:@<-*");
+SITE(by_deeper, "je_malloc<-leak_deeper:@<-*");
 SITE(by_later, "je_malloc<-leak_later:@<-*");
 
 static void *volatile sink;
@@ -56,6 +57,15 @@ NOINLINE static void leak_and_leap(void) {
     KEEP();
 }
 
+NOINLINE static void leak_deeper(void) {
+    volatile char buffer[4096];
+    for (size_t i = 0; i < sizeof buffer; i++)
+        buffer[i] = 1;
+    sink = AT(by_deeper, je_malloc(600));
+    credit(&by_deeper, 600);
+    sink = (void *)(uintptr_t)buffer[100];
+}
+
 NOINLINE static void leak_later(void) {
     sink = AT(by_later, je_malloc(500));
     credit(&by_later, 500);
@@ -79,6 +89,7 @@ int main(void) {
         } else if (!strcmp(command, "leap")) {
             leaps = 1;
             leak_and_leap();
+            leak_deeper();
             leak_later();
             leaps = 0;
             target_report();
