@@ -1,5 +1,6 @@
 //! The programs in the kernel: loading the variant that this kernel takes, attaching, and its maps.
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +19,9 @@ use super::books::{self, LiveBlock};
 use super::layout::{CACHED_RULE_WORDS, Control, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, bucket};
 use super::table::KernelTable;
 use crate::unwind::Module;
+
+/// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// `PAGE` of `layout.bpf.h`.
 const PAGE: u64 = 4096;
@@ -293,8 +297,12 @@ impl Kernel {
         self.control[Control::DepthAndCpus as usize].store(cpus | u64::from(frames), Relaxed);
     }
 
-    /// Learns of execs from now on.
-    pub(super) fn watch_exec(&mut self) -> libbpf_rs::Result<()> {
+    /// Learns of execs from now on. Whose they are the kernel tells by its first pid namespace: from another, `target` means nothing
+    /// there, and is learnt at the target's first call instead.
+    pub(super) fn watch_exec(&mut self, target: Pid) -> libbpf_rs::Result<()> {
+        if fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == FIRST_PID_NAMESPACE) {
+            self.control[Control::Tgid as usize].store(u64::from(target.0.cast_unsigned()), Relaxed);
+        }
         let link = program(&self.object, "exec", |program| program.attach_raw_tracepoint("sched_process_exec"))?;
         self.links.push(link);
         Ok(())

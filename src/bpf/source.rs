@@ -232,7 +232,7 @@ impl<T: Tracer> BpfSource<T> {
         let ring = kernel
             .records(move |bytes| inbox.borrow_mut().add(bytes))
             .map_err(|cause| AttachError::Records { cause })?;
-        if let Err(why) = kernel.watch_exec() {
+        if let Err(why) = kernel.watch_exec(target) {
             tracing::warn!("cannot observe exec: {why:#}");
         }
         let mut source = BpfSource {
