@@ -16,12 +16,13 @@ of_one_backend='backend harness hits tracing uprobes'
 otherwise_on_freebsd='safety::sigkill safety::counts_are_right_after_a_sigkill children::forks_while_memleax_is_killed
     signals::own_traps_after_a_sigkill signals::trap_blocked_and_memleax_killed options::report_to_a_file'
 # the kernel takes the block of SIGTRAP away, and does not tell the parent that a traced process stopped,
-otherwise_on_freebsd="$otherwise_on_freebsd signals::trap_blocked signals::stop_and_continue"
+otherwise_on_freebsd="$otherwise_on_freebsd signals::trap_blocked programs::redis
+    signals::stop_and_continue"
 # it keeps no reference to a replaced file, or one of another root; it has no seccomp,
 otherwise_on_freebsd="$otherwise_on_freebsd modules::replaced_executable options::other_namespaces errors::seccomp
     containers::"
 # and these are of another backend, or know nothing of one.
-otherwise_on_freebsd="$otherwise_on_freebsd backend:: harness:: tracing:: uprobes:: programs::"
+otherwise_on_freebsd="$otherwise_on_freebsd backend:: harness:: tracing:: uprobes::"
 
 # The shim stops thread after thread for each breakpoint: this takes it minutes.
 slow_over_shim='threads::eight_threads_24000_leaks'

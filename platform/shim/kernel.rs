@@ -39,6 +39,8 @@ pub(crate) struct Thread {
     pub(crate) signal: c_int,
     pub(crate) is_suspended: bool,
     pub(crate) is_stepping: bool,
+    /// It stopped amid a system call that created a thread or process, or executes a program, and has no result yet.
+    pub(crate) is_creating: bool,
     /// Its registers, if Linux does not tell them because it is in vfork; and whether they were set since.
     pub(crate) registers: Option<(user_regs_struct, bool)>,
 }
@@ -250,6 +252,10 @@ impl Kernel {
         let stays = process.is_stopped || process.is_stopping;
         let Some(thread) = process.threads.get_mut(&tid) else { return Ok(()) };
         thread.activity = Activity::Stopped;
+        thread.is_creating = matches!(
+            event,
+            libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_EXEC
+        );
         if let Some(report) = report {
             // The trap of a step takes the step back.
             thread.is_stepping &= report.info.code != abi::TRAP_TRACE || report.delivery != libc::SIGTRAP;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use libc::user_regs_struct;
 use memleax_platform::freebsd::abi;
 
 use super::linux;
@@ -22,27 +23,47 @@ pub(crate) fn call(pid: i32, tid: i32, number: u32, arguments: &[u64]) -> io::Re
     calling.orig_rax = u64::MAX;
     calling.rax = number;
     [calling.rdi, calling.rsi, calling.rdx, calling.r10, calling.r8, calling.r9] = arguments;
+    step(pid, tid, &calling)?;
+    let result = linux::registers(tid)?.rax.cast_signed();
+    linux::write(tid, registers.rip, &bytes)?;
+    linux::set_registers(tid, &registers)?;
+    match result {
+        // MAP_EXCL calls it an invalid argument.
+        result if result == -i64::from(libc::EEXIST) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        -4095..0 => Err(io::Error::from_raw_os_error((-result) as i32)),
+        result => Ok(result.cast_unsigned()),
+    }
+}
+
+/// Lets a thread that stopped amid a system call come to the end of that, so that its registers have the result.
+pub(crate) fn end_call(pid: i32, tid: i32) -> io::Result<()> {
+    linux::step(tid, 0)?;
+    wait_for_trap(pid, tid, || Ok(()))
+}
+
+/// Makes a thread execute one instruction with these registers.
+fn step(pid: i32, tid: i32, registers: &user_regs_struct) -> io::Result<()> {
+    linux::set_registers(tid, registers)?;
+    linux::step(tid, 0)?;
+    wait_for_trap(pid, tid, || linux::set_registers(tid, registers))
+}
+
+/// Waits for the trap of a step. What comes before it is sent again, and the step tried again, after `prepare`.
+fn wait_for_trap(pid: i32, tid: i32, prepare: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let mut again = Vec::new();
     loop {
-        linux::set_registers(tid, &calling)?;
-        linux::step(tid, 0)?;
         let status = linux::wait_patiently(tid)?;
         if !libc::WIFSTOPPED(status) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        if status >> 16 != 0 {
-            continue;
-        }
         match libc::WSTOPSIG(status) {
-            // A thread that stopped at its exec comes to the end of that first.
-            libc::SIGTRAP if linux::registers(tid)?.rip == registers.rip => {}
-            libc::SIGTRAP => break,
-            signal => again.push(signal),
+            libc::SIGTRAP if status >> 16 == 0 => break,
+            signal if status >> 16 == 0 => again.push(signal),
+            _ => {}
         }
+        prepare()?;
+        linux::step(tid, 0)?;
     }
-    let result = linux::registers(tid)?.rax.cast_signed();
-    linux::write(tid, registers.rip, &bytes)?;
-    linux::set_registers(tid, &registers)?;
     for signal in again {
         // A process's signals are sent to the process.
         match signal {
@@ -50,12 +71,7 @@ pub(crate) fn call(pid: i32, tid: i32, number: u32, arguments: &[u64]) -> io::Re
             _ => linux::kill_thread(pid, tid, signal)?,
         }
     }
-    match result {
-        // MAP_EXCL calls it an invalid argument.
-        result if result == -i64::from(libc::EEXIST) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-        -4095..0 => Err(io::Error::from_raw_os_error((-result) as i32)),
-        result => Ok(result.cast_unsigned()),
-    }
+    Ok(())
 }
 
 fn translate(number: u32, arguments: &[u64]) -> io::Result<(u64, [u64; 6])> {

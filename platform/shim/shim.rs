@@ -146,7 +146,14 @@ impl Sys for Shim {
             }
             // Only where it has stopped for a signal of its own is a thread at the kernel's border.
             Request::SystemCall { .. } if process.reporter != Some(tid) => return error(libc::EBUSY),
-            Request::SystemCall { number, arguments } => return remote::call(pid, tid, number, arguments),
+            // In vfork it would wait for the child.
+            Request::SystemCall { .. } if thread.registers.is_some() => return error(libc::EBUSY),
+            Request::SystemCall { number, arguments } => {
+                if std::mem::take(&mut thread.is_creating) {
+                    remote::end_call(pid, tid)?;
+                }
+                return remote::call(pid, tid, number, arguments);
+            }
         }
         Ok(0)
     }
