@@ -167,6 +167,11 @@ pub trait Tracer {
     /// [`Error::Gone`].
     fn detach(&mut self, stop: Stop, how: Resume) -> Result<(), Error>;
 
+    /// True if the kernel ends whatever is traced when the tracer ends: a caller must not give up before all are detached.
+    fn ends_with_tracer(&self) -> bool {
+        false
+    }
+
     /// The processes that have a traced thread, also those whose first stop has not been reported yet.
     fn traced(&self) -> Vec<Pid>;
 

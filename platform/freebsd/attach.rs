@@ -43,10 +43,9 @@ impl<S: Sys> FreebsdTracer<S> {
     /// Waits for the first stop. Whatever else it reports by that is kept.
     fn take_over(&mut self, pid: Pid) -> Result<(), Error> {
         let mut stops = Vec::new();
-        if !self.await_stop(pid, &mut stops)? {
-            let cause =
-                io::Error::other("one of its threads sleeps in the kernel and cannot be woken; try again later");
-            return Err(Error::Os { what: "stop", pid, cause });
+        while !self.await_stop(pid, &mut stops)? {
+            // It cannot be let go before; and were the tracer to end now, so would the process.
+            tracing::warn!("process {pid} does not stop: one of its threads sleeps in the kernel, and is waited for");
         }
         self.queue.extend(stops.into_iter().map(Report::Stopped));
         self.look_at_threads(pid)?;

@@ -143,6 +143,11 @@ impl<S: Sys> Tracer for FreebsdTracer<S> {
         }
     }
 
+    /// By default (`kern.kill_on_debugger_exit`); else what is left behind ends at the next breakpoint.
+    fn ends_with_tracer(&self) -> bool {
+        true
+    }
+
     fn traced(&self) -> Vec<Pid> {
         let mut pids = self.processes.pids();
         pids.extend(self.births.pending());

@@ -61,6 +61,12 @@ impl<T: Tracer> Engine<T> {
             match undone.note(self.tracer.wait()) {
                 Some(Report::Stopped(stop)) => stops.push(stop),
                 Some(Report::Tick) if patience > 0 => patience -= 1,
+                Some(Report::Tick) if self.tracer.ends_with_tracer() => {
+                    tracing::warn!(
+                        "a thread of the target waits in the kernel, and is waited for: else the target would end"
+                    );
+                    patience = PATIENCE;
+                }
                 Some(Report::ThreadEnded { .. } | Report::ProcessEnded { .. }) => {}
                 Some(Report::Tick) | None => {
                     undone.problems.push(format!(

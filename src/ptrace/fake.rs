@@ -81,6 +81,8 @@ pub(super) struct Machine {
     pub(super) trap_pending: bool,
     pub(super) refuse_registers: bool,
     pub(super) refuse_code: bool,
+    /// The target ends with its tracer; who is in vfork comes back after so many ticks.
+    pub(super) ends_with_tracer: Option<u32>,
     /// Only a thread that has trapped can map code.
     pub(super) maps_in_traps_only: bool,
     pub(super) attached: bool,
@@ -117,6 +119,7 @@ impl Machine {
             trap_pending: false,
             refuse_registers: false,
             refuse_code: false,
+            ends_with_tracer: None,
             maps_in_traps_only: false,
             attached: false,
             arenas: 0,
@@ -385,11 +388,21 @@ impl Tracer for Machine {
     }
 
     fn wait(&mut self) -> Result<Report, Error> {
+        if let Some(ticks @ 1..) = self.ends_with_tracer.as_mut().filter(|_| self.reports.is_empty()) {
+            *ticks -= 1;
+            if *ticks == 0 {
+                self.threads.values_mut().for_each(|thread| thread.in_vfork_of = None);
+            }
+        }
         Ok(self.reports.pop_front().unwrap_or(Report::Tick))
     }
 
     fn set_tick(&mut self, _period: Duration) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn ends_with_tracer(&self) -> bool {
+        self.ends_with_tracer.is_some()
     }
 
     fn resume(&mut self, stop: Stop, how: Resume) -> Result<(), Error> {
@@ -438,7 +451,9 @@ impl Tracer for Machine {
         let thread = self.stopped_thread(&stop)?;
         thread.stopped = false;
         thread.traced = false;
-        self.end_vfork(stop.pid);
+        if self.ends_with_tracer.is_none() {
+            self.end_vfork(stop.pid);
+        }
         self.actions.push(Action::Detached(stop.tid, how));
         Ok(())
     }

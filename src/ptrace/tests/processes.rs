@@ -108,6 +108,19 @@ fn detaching_lets_a_vforked_child_go_too() {
     }
 }
 
+/// Elsewhere memleax gives up: the kernel lets the thread go.
+#[test]
+fn a_target_that_would_end_with_its_tracer_is_waited_for() {
+    let mut machine = Machine::new();
+    machine.ends_with_tracer = Some(1000);
+    let mut rig = attach(machine);
+    rig.machine().vfork(MAIN, CHILD);
+    // Not handled: that would be a tick.
+    rig.detach(&[TARGET]);
+    assert_eq!(rig.machine().ends_with_tracer, Some(0), "all ticks were waited for");
+    assert!(rig.engine.tracer.actions.contains(&Action::Detached(MAIN, Resume::Deliver)));
+}
+
 #[test]
 fn detaching_cleans_a_forked_child_that_was_not_reported_yet() {
     let mut rig = rig();
