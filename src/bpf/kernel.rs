@@ -419,12 +419,26 @@ mod tests {
                     "sites" => Site::WORDS,
                     "live" => bucket::WORDS,
                     "overflow" => bucket::BLOCK_WORDS,
-                    "scratch" | "calls" | "records" => continue,
+                    "scratch" | "calls" | "records" | "nowhere" | "nowhere_session" => continue,
                     rodata if rodata.ends_with(".rodata") => Copies::WHERE_NEEDED.words().len(),
                     other => panic!("what is in {other}?"),
                 };
                 assert_eq!(map.value_size() as usize, words * size_of::<u64>(), "{}", map.name().display());
             }
+        }
+    }
+
+    /// `NO_PRIVATE_STACK` of `memleax.bpf.c`: without it kernels that preempt crash.
+    #[test]
+    fn every_uprobe_program_has_a_tail_call() {
+        // BPF_JMP | BPF_CALL, BPF_FUNC_tail_call
+        const CALL: u8 = 0x85;
+        const TAIL_CALL: i32 = 12;
+        let open = ObjectBuilder::default().open_memory(&CURRENT.0).unwrap();
+        for program in open.progs().filter(|program| program.name() != "exec") {
+            let insns = program.insns();
+            let found = insns.iter().any(|insn| insn.code == CALL && insn.src_reg() == 0 && insn.imm == TAIL_CALL);
+            assert!(found, "{}", program.name().display());
         }
     }
 

@@ -15,16 +15,39 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#ifndef OLD_KERNEL
+#ifdef OLD_KERNEL
+#define NO_PRIVATE_STACK(programs)
+#else
+/*
+ * As of 6.13 a program's stack may be one that belongs to the CPU, on the ground that a program never begins again on a CPU where it has
+ * not ended (bpf_enable_priv_stack, kernel/bpf/verifier.c). For uprobes that does not hold: where the kernel preempts them, two
+ * threads' calls would share that stack, and crash the kernel. A program that has a tail call gets none. These lead nowhere. One map for
+ * each kind of program, as kernels want it.
+ */
+struct {
+	MAP(BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 1, 0);
+} nowhere SEC(".maps");
+
+struct {
+	MAP(BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 1, 0);
+} nowhere_session SEC(".maps");
+
+/* Never executed, which the verifier cannot know. */
+#define NO_PRIVATE_STACK(programs)                                                                                     \
+	if (!settings())                                                                                               \
+	bpf_tail_call(ctx, &programs, 0)
+
 SEC("uprobe.session")
 int session_call(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere_session);
 	return is_return(ctx) ? returned(ctx) : entered(ctx);
 }
 
 SEC("uprobe.multi")
 int multi_enter(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	entered(ctx);
 	return 0;
 }
@@ -32,12 +55,14 @@ int multi_enter(struct pt_regs *ctx)
 SEC("uretprobe.multi")
 int multi_return(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	return returned(ctx);
 }
 
 SEC("uprobe.multi")
 int multi_free(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	return freeing(ctx);
 }
 
@@ -46,6 +71,7 @@ int multi_free(struct pt_regs *ctx)
 SEC("uprobe")
 int perf_enter(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	entered(ctx);
 	return 0;
 }
@@ -53,12 +79,14 @@ int perf_enter(struct pt_regs *ctx)
 SEC("uretprobe")
 int perf_return(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	return returned(ctx);
 }
 
 SEC("uprobe")
 int perf_free(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	return freeing(ctx);
 }
 
@@ -87,6 +115,7 @@ static __always_inline int loader_changed(void)
 SEC("uprobe")
 int perf_loader(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	return loader_changed();
 }
 
@@ -94,6 +123,7 @@ int perf_loader(struct pt_regs *ctx)
 SEC("uprobe.multi")
 int multi_loader(struct pt_regs *ctx)
 {
+	NO_PRIVATE_STACK(nowhere);
 	return loader_changed();
 }
 #endif
