@@ -146,6 +146,12 @@ pub(crate) fn process_of(tid: i32) -> Option<i32> {
     status_number(tid, "Tgid")
 }
 
+/// The process is neither stopped nor ending.
+pub(crate) fn runs(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    text.lines().filter_map(|line| line.strip_prefix("State:\t")).any(|state| state.starts_with(['R', 'S', 'D', 't']))
+}
+
 /// The thread has ended, and waits to be collected.
 pub(crate) fn has_ended(tid: i32) -> bool {
     let text = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();

@@ -76,6 +76,12 @@ impl Shim {
                 linux::kill_thread(pid, tid, libc::SIGTRAP)?;
             }
         }
+        // It stops by itself in a moment; whoever looks after the detach is to see it stopped.
+        const LOOKS: usize = 10_000;
+        let mut looks = 0..if signal == abi::SIGSTOP { LOOKS } else { 0 };
+        while looks.next().is_some() && facts::runs(pid) {
+            std::thread::yield_now();
+        }
         Ok(())
     }
 
