@@ -29,6 +29,7 @@ fail() {
 
 # zig as a C compiler for FreeBSD, at $WORK/cc.
 get_compiler() {
+    mkdir -p "$WORK/lib"
     if ! "$WORK/zig/bin/python3" -m ziglang version >/dev/null 2>&1; then
         rm -rf "$WORK/zig"
         if ! { python3 -m venv "$WORK/zig" && "$WORK/zig/bin/python3" -m pip install --quiet ziglang; }; then
@@ -50,7 +51,6 @@ get_target() {
 # The libc crate names libraries of FreeBSD's base system that zig lacks, and of which nothing here uses anything: the
 # linker drops empty ones again (--as-needed).
 make_stubs() {
-    mkdir -p "$WORK/lib"
     echo >"$WORK/empty.c"
     for library in kvm.so.7 memstat.so.3 procstat.so.1 devstat.so.7; do
         name=lib${library%%.so.*}

@@ -52,17 +52,15 @@ if [ $# = 0 ]; then
     esac
 fi
 for part; do
+    # shellcheck disable=SC2046,SC2086
     case $part in
     doc) $CARGO test --locked --workspace --doc --quiet ;;
-    # shellcheck disable=SC2046
     bpf) live bpf $(printf '%s:: ' $of_one_backend) ;;
     freebsd-shim)
         $CARGO build --locked --example freebsd_shim
-        # shellcheck disable=SC2086
         live freebsd-shim $otherwise_on_freebsd $slow_over_shim
         ;;
     unit) $CARGO test --locked --workspace --lib --bins ;;
-    # shellcheck disable=SC2086
     ptrace) live ptrace $otherwise_on_freebsd ;;
     all)
         if [ "$NEXTEST" ]; then
