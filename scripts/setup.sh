@@ -40,6 +40,7 @@ test   nginx                          nginx-light|nginx             nginx       
 test   sqlite3                        sqlite3                       sqlite            sqlite      sqlite3            sqlite       sqlite3
 test   python3                        python3                       python3           python      python3            python3      python3
 test   python:ensurepip                python3-venv                  -                 -           -                  py3-pip      -
+test   bmake                          bmake                         bmake             bmake       bmake              bmake        -
 test   file                           file                          file              file        file               file         -
 test   perl                           perl                          perl              perl        perl               perl         perl5
 test   dwz                            dwz                           dwz               -           dwz                dwz          -
