@@ -4,7 +4,7 @@
 CARGO ?= cargo
 RUN = PATH="$$PATH:$${CARGO_HOME:-$$HOME/.cargo}/bin"
 
-.PHONY: build demo test lint bench
+.PHONY: build demo test test-kernels lint bench
 
 build:
 	scripts/setup.sh build
@@ -18,6 +18,11 @@ demo: build
 test:
 	scripts/setup.sh build test
 	CARGO=$(CARGO) scripts/test.sh
+
+# The bpf backend under other kernels, in virtual machines; KERNELS="5.10 6.12" for some of them. The summary comes last.
+test-kernels:
+	scripts/setup.sh build test kernels
+	CARGO=$(CARGO) scripts/test-kernels.sh $(KERNELS)
 
 lint:
 	scripts/setup.sh build test

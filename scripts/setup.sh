@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what memleax needs and this machine lacks, and says what it does.
 #
-#   scripts/setup.sh [build] [test] [bench]        (default: build)
+#   scripts/setup.sh [build] [test] [bench] [kernels]        (default: build)
 #
 # build: a C toolchain, Rust     test: allocators, servers and tools that the live tests watch or use
-# bench: other tools to compare with
+# bench: other tools to compare with         kernels: virtual machines for other kernels
 #
 # It installs nothing that is there already, removes nothing, and leaves services that it installs neither running nor
 # enabled. System packages come by apt, dnf, pacman, zypper, apk or pkg, with sudo or doas when not root; Rust comes by
@@ -17,7 +17,7 @@ export PATH
 
 # One need a line: group, how to see that it is there, then its package by manager; `-` where there is none, `a|b` where
 # the name differs between releases. Probes: a command; lib:SONAME, a library that the dynamic linker finds;
-# lib:FILE.a, one that cc finds; header:FILE, a C header; python:NAME, a module of python3.
+# lib:FILE.a, one that cc finds; header:FILE, a C header; python:NAME, a module of python3; file:PATH.
 needs() {
     cat <<'TABLE'
 #group probe                          apt                           dnf               pacman      zypper             apk          pkg
@@ -53,6 +53,9 @@ test   gdb                            gdb                           gdb         
 test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -
 bench  memleak-bpfcc|memleak|/usr/share/bcc/tools/memleak bpfcc-tools bcc-tools       bcc-tools   bcc-tools          bcc-tools    -
+kernels qemu-system-x86_64            qemu-system-x86               qemu-system-x86   qemu-system-x86 qemu-x86         qemu-system-x86_64 -
+kernels busybox                       busybox-static                busybox           busybox     busybox-static     busybox-static -
+kernels file:/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring - -       -           -                  -            -
 TABLE
 }
 
@@ -107,6 +110,7 @@ probe() {
         case $alternative in
         lib:*) have_library "${alternative#lib:}" && return 0 ;;
         header:*) have_header "${alternative#header:}" && return 0 ;;
+        file:*) [ -e "${alternative#file:}" ] && return 0 ;;
         python:*) have python3 && python3 -c "import ${alternative#python:}" 2>/dev/null && return 0 ;;
         *) have "$alternative" && return 0 ;;
         esac
@@ -281,9 +285,9 @@ MANAGER=$(manager)
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
     case $group in
-    build | test | bench) ;;
+    build | test | bench | kernels) ;;
     *)
-        say "unknown group $group; there are build, test and bench"
+        say "unknown group $group; there are build, test, bench and kernels"
         exit 2
         ;;
     esac
