@@ -133,6 +133,8 @@ cd '$HERE'
 echo "kernel: \$(uname -r)"
 sleep 60 | '$EXAMPLE' >/dev/null &
 '$BUILT/debug/memleax' --backend bpf --log info --duration 1 \$! 2>&1 | grep -E 'probes by|^memleax:'
+# Everything takes many times as long here.
+export MEMLEAX_TEST_PATIENCE=400 MEMLEAX_TEST_EXPIRY=4
 CI=true MEMLEAX_TEST_BACKEND=bpf timeout $PATIENCE '$TEST' --test-threads 4 ${TESTS[*]}
 status=\$?
 dmesg | grep -E 'BUG:|WARNING:|Oops|general protection fault|rcu.*stall' | sed 's/^/kernel says: /'

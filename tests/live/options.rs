@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::Instant;
 
-use memleax_targets::{PATIENCE, Target, target_directory};
+use memleax_targets::{Target, patience, target_directory};
 
 use crate::harness::{self, Monitor, State, assert_truth, may_trace, program_symbols};
 
@@ -76,7 +76,7 @@ fn report_to_a_file() {
     let wait_for = |text: &str| {
         let begin = Instant::now();
         while !fs::read_to_string(&path).expect("a file").contains(text) {
-            assert!(begin.elapsed() < PATIENCE, "no {text:?} in {:?}", fs::read_to_string(&path));
+            assert!(begin.elapsed() < patience(), "no {text:?} in {:?}", fs::read_to_string(&path));
             std::thread::yield_now();
         }
     };

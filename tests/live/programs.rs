@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use memleax_targets::{PATIENCE, Process, Target};
+use memleax_targets::{Process, Target, patience};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -49,7 +49,7 @@ fn cycles_under_load(pid: u32, mut request: impl FnMut() + Send) {
 fn wait_for_answers(answers: &Receiver<()>) {
     let _ = answers.try_iter().count();
     for _ in 0..ANSWERS {
-        answers.recv_timeout(PATIENCE).expect("the program answers, rightly");
+        answers.recv_timeout(patience()).expect("the program answers, rightly");
     }
 }
 

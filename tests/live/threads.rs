@@ -2,7 +2,7 @@
 
 use memleax_targets::Target;
 
-use crate::harness::{Backend, Monitor, Report, State, assert_truth, may_trace, program_symbols, rounds};
+use crate::harness::{Backend, Monitor, Report, State, assert_truth, may_trace, program_symbols, rounds, wait_until_idle};
 
 /// Leaks planted by threads at the same time, ten pairs before each: all found, per site, and nothing else.
 fn check_leaks_of_threads(target: &Target, command: &str, leaks: u64, rounds: usize) {
@@ -49,6 +49,7 @@ fn thread_storm() {
         // The first thread of a process brings signal handlers of the C library.
         target.ask("storm");
         target.ask("stop");
+        wait_until_idle(target.id());
         let before = State::of(&target);
         target.ask("storm");
         let monitor = Monitor::attach(&target, &[]);
@@ -57,6 +58,7 @@ fn thread_storm() {
         // It makes as much progress again on its own.
         target.ask(progress);
         target.ask("stop");
+        wait_until_idle(target.id());
         before.assert_restored(&target);
         target.quit();
     }

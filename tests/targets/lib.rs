@@ -11,6 +11,6 @@ mod truth;
 mod unable;
 
 pub use compile::{Program, Target};
-pub use process::{PATIENCE, Process, target_directory};
+pub use process::{Process, patience, target_directory};
 pub use truth::{Site, Step, Truth};
 pub use unable::{has_program, unable};

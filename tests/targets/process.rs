@@ -12,8 +12,13 @@ use nix::unistd::Pid;
 
 use crate::Truth;
 
-/// How long a process may stay silent before the test gives it up: a watchdog against hangs, not a measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process may stay silent before the test gives it up: a watchdog against hangs, not a measure of speed. Two minutes;
+/// `MEMLEAX_TEST_PATIENCE`, in seconds, for machines slower than any real one.
+#[must_use]
+pub fn patience() -> Duration {
+    let asked = std::env::var("MEMLEAX_TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(asked.unwrap_or(120))
+}
 
 /// A running child process. Dropping it kills it (by its id) and reaps it.
 #[derive(Debug)]
@@ -88,17 +93,17 @@ impl Process {
     /// The next line of its stdout; `None` at the end.
     ///
     /// # Panics
-    /// If nothing comes for [`PATIENCE`].
+    /// If nothing comes for [`patience()`].
     pub fn line(&mut self) -> Option<String> {
-        receive(&self.stdout, PATIENCE, &self.name)
+        receive(&self.stdout, patience(), &self.name)
     }
 
     /// The next line of its stderr; `None` at the end.
     ///
     /// # Panics
-    /// If nothing comes for [`PATIENCE`].
+    /// If nothing comes for [`patience()`].
     pub fn error_line(&mut self) -> Option<String> {
-        receive(&self.stderr, PATIENCE, &self.name)
+        receive(&self.stderr, patience(), &self.name)
     }
 
     /// What stderr said until now; after [`wait`](Self::wait) that is all.
@@ -146,7 +151,7 @@ impl Process {
     /// Closes its stdin and waits for its end.
     ///
     /// # Panics
-    /// If it does not end within [`PATIENCE`] after its last line.
+    /// If it does not end within [`patience()`] after its last line.
     pub fn wait(&mut self) -> (ExitStatus, Vec<String>) {
         drop(self.stdin.take());
         let mut rest = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
-use memleax_targets::{PATIENCE, Process};
+use memleax_targets::{Process, patience};
 use nix::sys::signal::Signal;
 
 use super::{Backend, Report, program, text_differences, tracer_of};
@@ -14,6 +14,9 @@ pub(crate) struct Monitor {
     process: Process,
     lines: Vec<String>,
 }
+
+/// How long blocks may live, in seconds, where a test does not say, if not [`EXPIRY`].
+const OTHER_EXPIRY: &str = "MEMLEAX_TEST_EXPIRY";
 
 /// Long enough that a block freed at once never counts as expired, even on a busy machine.
 const EXPIRY: &str = "1";
@@ -39,7 +42,8 @@ impl Monitor {
 
     /// The same by a command that ends with memleax's path (`setpriv … memleax`).
     pub(crate) fn spawn_through(mut command: Command, target: u32, arguments: &[&str]) -> Self {
-        for (option, value) in [("--expire", EXPIRY), ("--expired-blocks", "1000000")] {
+        let expiry = std::env::var(OTHER_EXPIRY).unwrap_or_else(|_| EXPIRY.into());
+        for (option, value) in [("--expire", &*expiry), ("--expired-blocks", "1000000")] {
             if !arguments.contains(&option) {
                 command.args([option, value]);
             }
@@ -120,7 +124,7 @@ impl Monitor {
         };
         let since = Instant::now();
         while !has_begun() {
-            assert!(since.elapsed() < PATIENCE, "memleax does not attach; {}", self.transcript());
+            assert!(since.elapsed() < patience(), "memleax does not attach; {}", self.transcript());
             std::thread::yield_now();
         }
     }

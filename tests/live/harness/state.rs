@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
-use memleax_targets::{PATIENCE, Process};
+use memleax_targets::{Process, patience};
 
 use super::without_proc;
 
@@ -82,11 +82,12 @@ impl State {
     }
 }
 
-/// Waits until every thread of a process sleeps: one that has just been created blocks all signals until it runs.
+/// Waits until every thread of a process sleeps: one that has just been created blocks all signals until it runs, and so does one
+/// that was joined, until it is quite gone.
 pub(crate) fn wait_until_idle(pid: u32) {
     let is_running = |entry: fs::DirEntry| {
         let states = status_lines(&format!("{}/status", entry.path().display()), &["State:"]);
-        states.iter().any(|state| state.contains('R'))
+        states.iter().any(|state| ["R (", "D (", "X ("].iter().any(|busy| state.contains(busy)))
     };
     let tasks = format!("/proc/{pid}/task");
     let since = Instant::now();
@@ -94,14 +95,14 @@ pub(crate) fn wait_until_idle(pid: u32) {
         if !without_proc::runs(pid) {
             return;
         }
-        assert!(since.elapsed() < PATIENCE, "{pid} is never idle");
+        assert!(since.elapsed() < patience(), "{pid} is never idle");
     }
     while fs::read_dir(&tasks)
         .unwrap_or_else(|e| panic!("cannot list the threads of {pid}: {e}"))
         .flatten()
         .any(is_running)
     {
-        assert!(since.elapsed() < PATIENCE, "{pid} is never idle");
+        assert!(since.elapsed() < patience(), "{pid} is never idle");
         std::thread::yield_now();
     }
 }
