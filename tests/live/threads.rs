@@ -2,7 +2,9 @@
 
 use memleax_targets::Target;
 
-use crate::harness::{Backend, Monitor, Report, State, assert_truth, may_trace, program_symbols, rounds, wait_until_idle};
+use crate::harness::{
+    Backend, Monitor, Report, State, assert_truth, may_trace, program_symbols, rounds, wait_until_idle,
+};
 
 /// Leaks planted by threads at the same time, ten pairs before each: all found, per site, and nothing else.
 fn check_leaks_of_threads(target: &Target, command: &str, leaks: u64, rounds: usize) {
