@@ -3,7 +3,7 @@
 #
 #   scripts/test-kernels.sh [KERNEL…]        (default: all of those below)
 #
-# The machine has no disk: everything that the tests need is in its initramfs, at the same paths as here. The test programs are
+# The machine has no disk: everything that the tests need is in its initramfs, at the same paths as here (which may be below /tmp). The test programs are
 # those that this kernel runs the same tests with first. Kernels are kept in target/kernels; remove that to fetch anew.
 # DEBIAN_MIRROR: where from, http://deb.debian.org/debian unless set.
 set -euo pipefail
@@ -125,7 +125,6 @@ export PATH=/bin HOME=/ TMPDIR=/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
 mount -t tracefs trace /sys/kernel/tracing
 # Test programs ask for more than there is, and do not use it.
 echo 1 >/proc/sys/vm/overcommit_memory
