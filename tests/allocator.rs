@@ -137,7 +137,7 @@ fn tcmalloc() {
 
 #[test]
 fn mimalloc() {
-    let Some(path) = library("libmimalloc.so") else { return };
+    let Some(path) = library("libmimalloc.so.2") else { return };
     let hooks = hooks_of(&path);
     check(&path, &hooks, C);
     check(
