@@ -17,6 +17,7 @@
 #include <search.h>
 #include <stdexcept>
 #include <string>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <utility>
@@ -412,7 +413,12 @@ static void *work(void *argument) {
     if (index % 2) {
         stack_t own{};
         own.ss_size = 1 << 16;
-        own.ss_sp = new char[own.ss_size];
+        // Below every other stack: the kernel (cleanup_return_instances, kernel/events/uprobes.c) takes calls in progress on a lower stack
+        // than this one for ended, and sends SIGILL when they return.
+        void *low = reinterpret_cast<void *>(0x10000000 + index * 2 * own.ss_size);
+        own.ss_sp = mmap(low, own.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (own.ss_sp != low)
+            abort();
         sigaltstack(&own, nullptr);
     } else {
         // Not both: a record holds copies of two stacks.

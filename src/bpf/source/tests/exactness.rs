@@ -86,7 +86,7 @@ fn compare(target: Process, variants: &[Attachment], rounds: usize, command: &st
     let is_done = AtomicBool::new(true);
     thread::scope(|scope| {
         let is_done = &is_done;
-        scope.spawn(move || {
+        let asking = scope.spawn(move || {
             let mut target = target;
             for () in turns {
                 target.ask(command);
@@ -97,6 +97,7 @@ fn compare(target: Process, variants: &[Attachment], rounds: usize, command: &st
         let mut begun = 0;
         loop {
             let was_done = is_done.load(Ordering::Acquire);
+            assert!(was_done || !asking.is_finished(), "the target has ended, or is silent");
             source.receive(&mut Nothing).expect("the target can be observed");
             let records = source.records.borrow().stacks.clone();
             for (time, record) in records {
