@@ -50,6 +50,7 @@ mod map;
 mod own_signals;
 mod placement;
 mod process;
+mod queue;
 mod registers;
 mod tick;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use crate::native;
+use crate::{Error, Pid, native};
 
 /// Nothing else in a tracer uses it.
 const SIGNAL: c_int = libc::SIGALRM;
@@ -38,7 +38,16 @@ pub(crate) struct Tick {
 }
 
 impl Tick {
-    pub(crate) fn new(period: Duration) -> io::Result<Self> {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// That there is no timer to be had.
+    pub(crate) fn new(period: Duration) -> Result<Self, Error> {
+        let pid = Pid(nix::unistd::getpid().as_raw());
+        Self::try_new(period).map_err(|cause| Error::Os { what: "make a timer in", pid, cause })
+    }
+
+    fn try_new(period: Duration) -> io::Result<Self> {
         catch_signal()?;
         // SAFETY: plain data, for which all-zero bytes are a value.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };

@@ -11,7 +11,7 @@ use super::processes::Held;
 use super::sys::{Request, Sys};
 use super::tracer::FreebsdTracer;
 use super::wait::Outcome;
-use crate::{Error, Pid, Report, Stop, StopKind, Tid};
+use crate::{Error, Pid, Report, Stop, StopKind, Tid, queue};
 
 /// How often waiting for a process to stop may be interrupted, by ticks, before it is given up: one of its threads sleeps
 /// in the kernel and cannot be woken.
@@ -21,7 +21,7 @@ impl<S: Sys> FreebsdTracer<S> {
     /// See [`Tracer::halt`](crate::Tracer::halt). What else happens meanwhile is kept for
     /// [`Tracer::wait`](crate::Tracer::wait).
     pub(super) fn halt_process(&mut self, pid: Pid) -> Result<Vec<Stop>, Error> {
-        let mut stops = self.take_queued_stops(pid);
+        let mut stops = queue::take_stops(&mut self.queue, pid);
         let process = self.processes.get(pid).ok_or(Error::Gone(Tid(pid.0)))?;
         if !process.is_stopped && (self.is_in_vfork(pid)? || !self.stop(pid, &mut stops)?) {
             if let Some(process) = self.processes.get_mut(pid) {
@@ -136,17 +136,6 @@ impl<S: Sys> FreebsdTracer<S> {
             }
         }
         Ok(due)
-    }
-
-    fn take_queued_stops(&mut self, pid: Pid) -> Vec<Stop> {
-        let mut stops = Vec::new();
-        for report in std::mem::take(&mut self.queue) {
-            match report {
-                Report::Stopped(stop) if stop.pid == pid => stops.push(stop),
-                other => self.queue.push_back(other),
-            }
-        }
-        stops
     }
 
     /// Detaches from a stopped process of which no stop is held.

@@ -113,12 +113,7 @@ impl<S: Sys> Tracer for FreebsdTracer<S> {
     }
 
     fn set_tick(&mut self, period: Duration) -> Result<(), Error> {
-        let tick = Tick::new(period).map_err(|cause| Error::Os {
-            what: "make a timer in",
-            pid: Pid(nix::unistd::getpid().as_raw()),
-            cause,
-        })?;
-        self.tick = Some(tick);
+        self.tick = Some(Tick::new(period)?);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::status::Status;
 use super::threads::Activity;
 use super::wait::unless_gone;
 use super::{LinuxTracer, ptrace};
-use crate::{Error, Pid, Report, Stop, StopKind, Tid};
+use crate::{Error, Pid, Report, Stop, StopKind, Tid, queue};
 
 /// How long to sleep between two looks for a thread that has stopped.
 const POLL: Duration = Duration::from_micros(50);
@@ -25,7 +25,7 @@ impl LinuxTracer {
         if !self.threads.any_living(pid) {
             return Err(Error::Gone(Tid(pid.0)));
         }
-        let mut stops = self.take_queued_stops(pid);
+        let mut stops = queue::take_stops(&mut self.queue, pid);
         for tid in self.threads.running(pid) {
             unless_gone(ptrace::interrupt(tid))?;
         }
@@ -118,17 +118,6 @@ impl LinuxTracer {
             }
         }
         Ok(())
-    }
-
-    fn take_queued_stops(&mut self, pid: Pid) -> Vec<Stop> {
-        let mut stops = Vec::new();
-        for report in std::mem::take(&mut self.queue) {
-            match report {
-                Report::Stopped(stop) if stop.pid == pid => stops.push(stop),
-                other => self.queue.push_back(other),
-            }
-        }
-        stops
     }
 }
 

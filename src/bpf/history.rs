@@ -36,6 +36,11 @@ impl History {
         self.identify();
     }
 
+    /// When the newest look began.
+    pub(super) fn looked(&self) -> u64 {
+        self.looked
+    }
+
     /// What the newest look found.
     pub(super) fn newest(&self) -> &[Mapping] {
         &self.newest

@@ -311,8 +311,18 @@ impl Kernel {
     /// Attaches to the file at `path`, for one process only.
     ///
     /// # Errors
-    /// The error of the first probe that could not be attached. Those before it stay.
+    /// The error of the first probe that could not be attached. Then none of them is: were they attached once more, with the module mapped
+    /// anew, what they count would be counted twice.
     pub(super) fn attach(&mut self, target: Pid, path: &Path, probes: &[Probe]) -> libbpf_rs::Result<()> {
+        let before = self.links.len();
+        let result = self.attach_each(target, path, probes);
+        if result.is_err() {
+            self.links.truncate(before);
+        }
+        result
+    }
+
+    fn attach_each(&mut self, target: Pid, path: &Path, probes: &[Probe]) -> libbpf_rs::Result<()> {
         for role in [Role::Loader, Role::Free, Role::Call] {
             let probes: Vec<Probe> = probes.iter().copied().filter(|probe| probe.role == role).collect();
             if probes.is_empty() {

@@ -213,9 +213,9 @@ impl<T: Tracer> BpfSource<T> {
             notices.push(Notice::Warning(format!("cannot observe mappings of code: {why}; {MAY_BE_MISSING}")));
         });
         let mut history = History::default();
-        let looked = native::monotonic_nanoseconds();
         let (auxiliary, _) = refresh(&mut facts, target, &mut modules, &mut history)?;
         history.settle();
+        let looked = history.looked();
         let mut debug_files = debug_files;
         let mut unwinder = Unwinder::default();
         unwinder.update(&modules, &mut debug_files);
@@ -355,9 +355,9 @@ impl<T: Tracer> BpfSource<T> {
 
     /// Looks at what is mapped now.
     fn modules_changed(&mut self) -> Result<(), AttachError> {
-        let looked = native::monotonic_nanoseconds();
         let (auxiliary, changes) = refresh(&mut self.facts, self.target, &mut self.modules, &mut self.history)?;
         self.auxiliary = auxiliary;
+        let looked = self.history.looked();
         if changes.added.is_empty() && changes.removed.is_empty() {
             self.tables[1].looked = looked;
             return Ok(());
