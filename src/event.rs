@@ -213,6 +213,12 @@ impl Tally {
     pub fn plus(self, other: Tally) -> Tally {
         Tally { count: self.count + other.count, bytes: self.bytes.wrapping_add(other.bytes) }
     }
+
+    /// What is left when `part`, which is counted in `self`, is taken away.
+    #[must_use]
+    pub fn without(self, part: Tally) -> Tally {
+        Tally { count: self.count.wrapping_sub(part.count), bytes: self.bytes.wrapping_sub(part.bytes) }
+    }
 }
 
 impl Totals {

@@ -11,6 +11,8 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod event;
+pub mod histogram;
+pub mod profile;
 pub mod ptrace;
 pub mod report;
 pub mod session;

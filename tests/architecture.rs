@@ -13,7 +13,9 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("allocator", &["event", "config"]),
     ("stack", &["event"]),
-    ("tracker", &["event", "config"]),
+    ("histogram", &[]),
+    ("tracker", &["event", "config", "histogram"]),
+    ("profile", &["event", "histogram", "symbol"]),
 ];
 
 /// For each module: what it must not know.

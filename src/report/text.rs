@@ -21,9 +21,9 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use memleax_platform::{ExitStatus, Pid};
 
-use super::{End, NamedStack};
+use super::End;
 use crate::event::{Ending, Loss, Notice, StackId};
-use crate::symbol::{Function, NamedFrame};
+use crate::symbol::{Function, NamedFrame, NamedStack};
 use crate::tracker::{CallStackNumber, CallStackStatistics, Finding, Limit, Statistics, Tally};
 
 const HEADING: Style = Style::new().bold();

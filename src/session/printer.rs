@@ -13,9 +13,9 @@ use memleax_platform::{Pid, RootDirectory};
 use super::Error;
 use super::reporter::{Message, Shared};
 use crate::event::{Backtrace, StackId};
-use crate::report::{End, NamedStack, Text};
+use crate::report::{End, Text};
 use crate::source::Notice;
-use crate::symbol::{DebugFile, SymbolOptions, Symbolizer};
+use crate::symbol::{DebugFile, NamedStack, SymbolOptions, Symbolizer};
 use crate::tracker::{Finding, Statistics};
 use crate::unwind::{ModuleTable, Role};
 

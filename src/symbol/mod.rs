@@ -29,7 +29,7 @@ use rustc_hash::FxHashMap;
 pub use debug_file::{DebugFile, DebugFileError};
 pub use finder::DebugFileFinder;
 
-use crate::event::{Frame, ModuleId};
+use crate::event::{Ending, Frame, ModuleId};
 use crate::unwind::{Image, Module, ModuleTable};
 use demangle::printable;
 use loaded::Loaded;
@@ -74,6 +74,17 @@ impl NamedFrame {
             functions: Vec::new(),
         }
     }
+}
+
+/// A call stack with names, innermost frame first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedStack {
+    /// At least the allocator's entry.
+    pub frames: Vec<Arc<NamedFrame>>,
+    /// Why it ends.
+    pub ending: Ending,
+    /// Frames beyond one are a guess, as it was found by the frame pointer.
+    pub by_frame_pointer: bool,
 }
 
 /// A function that a frame lies in.

@@ -16,11 +16,6 @@ impl Tally {
     pub(super) fn resize(&mut self, from: u64, to: u64) {
         self.bytes = self.bytes.wrapping_sub(from).wrapping_add(to);
     }
-
-    /// What is left when `part`, which is counted in `self`, is taken away.
-    pub(super) fn without(self, part: Tally) -> Tally {
-        Tally { count: self.count - part.count, bytes: self.bytes.wrapping_sub(part.bytes) }
-    }
 }
 
 /// How long the freed blocks of a call stack lived.
