@@ -2,6 +2,7 @@
 
 mod diagnosis;
 mod text;
+mod wording;
 
 use memleax_platform::ExitStatus;
 

@@ -22,7 +22,8 @@ use anstyle::{AnsiColor, Style};
 use memleax_platform::{ExitStatus, Pid};
 
 use super::End;
-use crate::event::{Ending, Loss, Notice, StackId};
+use super::wording::{self, plural};
+use crate::event::{Notice, StackId};
 use crate::symbol::{Function, NamedFrame, NamedStack};
 use crate::tracker::{CallStackNumber, CallStackStatistics, Finding, Limit, Statistics, Tally};
 
@@ -201,37 +202,14 @@ impl<W: Write> Text<W> {
             self.remark(&format!("{} {text}", blocks(dropped_by_exec)))?;
         }
         if *unknown_frees > 0 {
-            let text = "of memory not known to be live ignored: from before monitoring began, or the allocator's own.";
-            self.remark(&format!("{unknown_frees} free{} {text}", plural(*unknown_frees)))?;
+            self.remark(&wording::unknown_frees(*unknown_frees))?;
         }
         if unseen_frees.count > 0 {
             let text = "replaced without a seen free: the address was handed out again. Counted as freed.";
             self.warning(&format!("{} {text}", blocks(unseen_frees)))?;
         }
         for (loss, &count) in &statistics.losses {
-            let calls = |what: &str| format!("{count} {what}{}", plural(count));
-            let text = match loss {
-                Loss::ReturnUnobservable => {
-                    format!("{} not seen: no breakpoint could be set at the return address.", calls("allocation"))
-                }
-                Loss::NeverReturned => format!(
-                    "{} never returned (longjmp, exception, end of the thread): what they allocated is not counted.",
-                    calls("allocator call")
-                ),
-                Loss::NoStack => format!("{} without a backtrace: the stack could not be read.", calls("allocation")),
-                Loss::NotFollowed => {
-                    format!("{} not followed, for lack of room: what they did is not counted.", calls("allocator call"))
-                }
-                Loss::BlockNotKept => {
-                    format!("{} not kept, for lack of room; if they leaked, it is not seen.", calls("allocation"))
-                }
-                Loss::StackNotKept => format!("{} without a backtrace, for lack of room.", calls("allocation")),
-                Loss::MappingNotKept => format!(
-                    "{} of mmap, mremap and munmap not followed, for lack of room: what is said of mappings may be wrong.",
-                    calls("call")
-                ),
-            };
-            self.warning(&text)?;
+            self.warning(&wording::loss(*loss, count))?;
         }
         Ok(())
     }
@@ -250,21 +228,12 @@ impl<W: Write> Text<W> {
             }
         }
         if stack.by_frame_pointer {
-            self.stack_remark("found in part by frame pointers, for want of unwind information: may be wrong")?;
+            self.stack_remark(wording::BY_FRAME_POINTER)?;
         }
-        let why = match stack.ending {
-            _ if reached_main => return Ok(()),
-            Ending::Complete => return Ok(()),
-            Ending::DepthLimit => "cut off here by the depth limit (`-l`)",
-            Ending::NoUnwindInfo => "ends here: no unwind information for this address",
-            Ending::UnknownCode => "ends here: this code is in no file",
-            Ending::HiddenByProbe => {
-                "ends here: a uprobe of another tool, on the return of this function, hides from where it was called"
-            }
-            Ending::UnreadableStack => "ends here: the stack could not be read",
-            Ending::Inconsistent => "ends here: the unwind information contradicts the stack",
-        };
-        self.stack_remark(why)
+        match wording::ending(stack.ending) {
+            Some(why) if !reached_main => self.stack_remark(why),
+            _ => Ok(()),
+        }
     }
 
     fn stack_remark(&mut self, text: &str) -> io::Result<()> {
@@ -358,10 +327,6 @@ fn has_parameters(name: &str) -> bool {
         name = shorter;
     }
     name.ends_with(')') && !name.ends_with("operator()")
-}
-
-fn plural(count: u64) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }
 
 /// A threshold in seconds, rounded up: monitoring that long is enough.

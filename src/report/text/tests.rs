@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use memleax_platform::Signal;
 
 use super::*;
-use crate::event::HookedModule;
+use crate::event::{Ending, HookedModule, Loss};
 use crate::tracker::LiveTime;
 
 /// What `write` reports, without colours.

@@ -1,0 +1,58 @@
+//! What every report says in the same words: what was not seen, and why a backtrace ends.
+
+use crate::event::{Ending, Loss};
+
+/// What was lost `count` times, and what follows from it, as a sentence.
+pub(super) fn loss(loss: Loss, count: u64) -> String {
+    let calls = |what: &str| format!("{count} {what}{}", plural(count));
+    match loss {
+        Loss::ReturnUnobservable => {
+            format!("{} not seen: no breakpoint could be set at the return address.", calls("allocation"))
+        }
+        Loss::NeverReturned => format!(
+            "{} never returned (longjmp, exception, end of the thread): what they allocated is not counted.",
+            calls("allocator call")
+        ),
+        Loss::NoStack => format!("{} without a backtrace: the stack could not be read.", calls("allocation")),
+        Loss::NotFollowed => {
+            format!("{} not followed, for lack of room: what they did is not counted.", calls("allocator call"))
+        }
+        Loss::BlockNotKept => {
+            format!("{} not kept, for lack of room; if they leaked, it is not seen.", calls("allocation"))
+        }
+        Loss::StackNotKept => format!("{} without a backtrace, for lack of room.", calls("allocation")),
+        Loss::MappingNotKept => format!(
+            "{} of mmap, mremap and munmap not followed, for lack of room: what is said of mappings may be wrong.",
+            calls("call")
+        ),
+    }
+}
+
+/// That so many frees could not be attributed, as a sentence.
+pub(super) fn unknown_frees(count: u64) -> String {
+    let text = "of memory not known to be live ignored: from before monitoring began, or the allocator's own.";
+    format!("{count} free{} {text}", plural(count))
+}
+
+/// Why a backtrace that is not complete ends, as a clause whose subject it is.
+pub(super) fn ending(ending: Ending) -> Option<&'static str> {
+    match ending {
+        Ending::Complete => None,
+        Ending::DepthLimit => Some("cut off here by the depth limit (`-l`)"),
+        Ending::NoUnwindInfo => Some("ends here: no unwind information for this address"),
+        Ending::UnknownCode => Some("ends here: this code is in no file"),
+        Ending::HiddenByProbe => {
+            Some("ends here: a uprobe of another tool, on the return of this function, hides from where it was called")
+        }
+        Ending::UnreadableStack => Some("ends here: the stack could not be read"),
+        Ending::Inconsistent => Some("ends here: the unwind information contradicts the stack"),
+    }
+}
+
+/// That frames of a backtrace are a guess, as a clause whose subject it is.
+pub(super) const BY_FRAME_POINTER: &str =
+    "found in part by frame pointers, for want of unwind information: may be wrong";
+
+pub(super) fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
