@@ -1,6 +1,10 @@
-//! What is printed: lines while monitoring goes on, and the final statistics. One file a format.
+//! What is printed: lines while monitoring goes on, the final statistics, and profiles in the formats that other tools read. One
+//! file a format.
 
+mod collapsed;
 mod diagnosis;
+mod format;
+mod gprof2dot;
 mod text;
 mod wording;
 
@@ -9,6 +13,7 @@ use memleax_platform::ExitStatus;
 use crate::tracker::Limit;
 
 pub use diagnosis::write_diagnosis;
+pub use format::{Format, Scope, WriteError};
 pub use text::Text;
 
 /// Why monitoring ended.

@@ -145,7 +145,7 @@ impl Rig {
     fn detach(&mut self, pids: &[Pid]) {
         assert_eq!(self.engine.detach(), Vec::<String>::new());
         for &pid in pids {
-            assert_eq!(self.machine().patched(pid), []);
+            assert_eq!(self.machine().patched(pid), Vec::<u64>::new());
         }
     }
 }

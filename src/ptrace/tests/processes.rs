@@ -17,7 +17,7 @@ fn a_forked_child_gets_its_bytes_back_and_is_let_go() {
     assert!(!patched.is_empty());
     rig.machine().fork(MAIN, CHILD);
     rig.handle();
-    assert_eq!(rig.machine().patched(CHILD), []);
+    assert_eq!(rig.machine().patched(CHILD), Vec::<u64>::new());
     assert_eq!(rig.machine().patched(TARGET), patched);
     assert_eq!(
         rig.engine.tracer.actions[rig.engine.tracer.actions.len() - 2..],

@@ -177,7 +177,7 @@ impl Turmoil {
 
     fn check_children(&mut self) {
         for child in 1001..=self.children {
-            assert_eq!(self.rig.machine().patched(Pid(child)), [], "child {child}");
+            assert_eq!(self.rig.machine().patched(Pid(child)), Vec::<u64>::new(), "child {child}");
         }
     }
 }
