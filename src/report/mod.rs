@@ -1,10 +1,13 @@
 //! What is printed: lines while monitoring goes on, the final statistics, and profiles in the formats that other tools read. One
 //! file a format.
 
+mod backtrace;
 mod collapsed;
 mod diagnosis;
 mod format;
 mod gprof2dot;
+pub mod human;
+mod style;
 mod text;
 mod wording;
 

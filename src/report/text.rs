@@ -8,31 +8,19 @@
 //!     0x00007fd322c01234  libstripped.so+0x1234
 //!     0x0000000000400acb  test  main()+364  test.c:80
 //! ```
-//!
-//! A frame has an address, a module, and a function with source file and line as far as they are known: the module is
-//! followed by `+0x…`, the address in the module's file, where the function is not; it is `??` for code in no file.
-//! Functions that the compiler inlined stand above the one they are in, with `[inlined]` for an address. Nothing is printed
-//! beyond `main`; a stack that ends before says why in a last line that begins with `--`.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
 use memleax_platform::{ExitStatus, Pid};
 
-use super::End;
+use super::style::{CALL_STACK, HEADING, LEAK, Printable, WARNING};
 use super::wording::{self, plural};
+use super::{End, backtrace};
 use crate::event::{Notice, StackId};
-use crate::symbol::{Function, NamedFrame, NamedStack};
+use crate::symbol::NamedStack;
 use crate::tracker::{CallStackNumber, CallStackStatistics, Finding, Limit, Statistics, Tally};
-
-const HEADING: Style = Style::new().bold();
-const CALL_STACK: Style = AnsiColor::Cyan.on_default();
-const LEAK: Style = AnsiColor::Red.on_default().bold();
-const WARNING: Style = AnsiColor::Yellow.on_default();
-const FUNCTION: Style = Style::new().bold();
-const FAINT: Style = Style::new().dimmed();
 
 /// Writes the report as text, coloured; a writer that strips the colours leaves exactly the documented text.
 #[derive(Debug)]
@@ -101,7 +89,7 @@ impl<W: Write> Text<W> {
             Finding::Expired { callstack, bytes, .. } => {
                 let callstack = Label(callstack);
                 writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, backtrace:")?;
-                stack.map_or(Ok(()), |stack| self.backtrace(stack))
+                stack.map_or(Ok(()), |stack| backtrace::write(stack, &mut self.output))
             }
             Finding::ExpiredAgain { callstack, bytes, count } => {
                 let callstack = Label(callstack);
@@ -172,7 +160,7 @@ impl<W: Write> Text<W> {
             writeln!(self.output)?;
             for call_stack in &statistics.call_stacks {
                 self.call_stack(call_stack)?;
-                self.backtrace(&name(call_stack.stack))?;
+                backtrace::write(&name(call_stack.stack), &mut self.output)?;
                 writeln!(self.output)?;
             }
         }
@@ -208,72 +196,14 @@ impl<W: Write> Text<W> {
             let text = "replaced without a seen free: the address was handed out again. Counted as freed.";
             self.warning(&format!("{} {text}", blocks(unseen_frees)))?;
         }
-        for (loss, &count) in &statistics.losses {
-            self.warning(&wording::loss(*loss, count))?;
+        for (&loss, &count) in &statistics.losses {
+            self.warning(&wording::loss(loss, count))?;
         }
         Ok(())
     }
 
     fn heading(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         writeln!(self.output, "{HEADING}== {text}{HEADING:#}")
-    }
-
-    fn backtrace(&mut self, stack: &NamedStack) -> io::Result<()> {
-        let mut reached_main = false;
-        for frame in &stack.frames {
-            self.frame(frame)?;
-            reached_main = frame.functions.last().is_some_and(|function| function.name == "main");
-            if reached_main {
-                break;
-            }
-        }
-        if stack.by_frame_pointer {
-            self.stack_remark(wording::BY_FRAME_POINTER)?;
-        }
-        match wording::ending(stack.ending) {
-            Some(why) if !reached_main => self.stack_remark(why),
-            _ => Ok(()),
-        }
-    }
-
-    fn stack_remark(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.output, "    {FAINT}-- backtrace {text}{FAINT:#}")
-    }
-
-    fn frame(&mut self, frame: &NamedFrame) -> io::Result<()> {
-        let address = frame.address;
-        let module = module_name(&frame.module);
-        let Some((called, inlined)) = frame.functions.split_last() else {
-            write!(self.output, "    {FAINT}0x{address:016x}{FAINT:#}  {}", Printable(module))?;
-            return if frame.module.is_empty() {
-                writeln!(self.output)
-            } else {
-                writeln!(self.output, "+0x{:x}", frame.offset)
-            };
-        };
-        for function in inlined {
-            // As wide as an address.
-            write!(self.output, "    {FAINT}{:18}{FAINT:#}  {}", "[inlined]", Printable(module))?;
-            self.function(function)?;
-        }
-        write!(self.output, "    {FAINT}0x{address:016x}{FAINT:#}  {}", Printable(module))?;
-        self.function(called)
-    }
-
-    fn function(&mut self, function: &Function) -> io::Result<()> {
-        let name = if function.name.is_empty() { "?" } else { &function.name };
-        let call = if has_parameters(name) { "" } else { "()" };
-        write!(self.output, "  {FUNCTION}{}{call}{FUNCTION:#}", Printable(name))?;
-        if let Some(offset) = function.offset {
-            write!(self.output, "+{offset}")?;
-        }
-        if let Some(file) = &function.file {
-            write!(self.output, "  {}", Printable(file))?;
-            if let Some(line) = function.line {
-                write!(self.output, ":{line}")?;
-            }
-        }
-        writeln!(self.output)
     }
 }
 
@@ -293,40 +223,6 @@ impl Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", self.0.count, self.0.bytes)
     }
-}
-
-/// Text that may come from the target: characters that a terminal could take for commands are replaced.
-struct Printable<'a>(&'a str);
-
-impl Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, part) in self.0.split(char::is_control).enumerate() {
-            if place > 0 {
-                f.write_char(char::REPLACEMENT_CHARACTER)?;
-            }
-            f.write_str(part)?;
-        }
-        Ok(())
-    }
-}
-
-/// The last part of a module's path.
-fn module_name(path: &str) -> &str {
-    match path.rsplit('/').next() {
-        None | Some("") => "??",
-        Some(name) => name,
-    }
-}
-
-/// C++ names bring their parameters; `()` marks the others as functions.
-fn has_parameters(name: &str) -> bool {
-    let mut name = name.split(" [").next().unwrap_or(name);
-    while let Some(shorter) =
-        [" const", " volatile", " &", "&"].iter().find_map(|qualifier| name.strip_suffix(qualifier))
-    {
-        name = shorter;
-    }
-    name.ends_with(')') && !name.ends_with("operator()")
 }
 
 /// A threshold in seconds, rounded up: monitoring that long is enough.

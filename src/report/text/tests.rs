@@ -7,6 +7,7 @@ use memleax_platform::Signal;
 
 use super::*;
 use crate::event::{Ending, HookedModule, Loss};
+use crate::symbol::{Function, NamedFrame};
 use crate::tracker::LiveTime;
 
 /// What `write` reports, without colours.
@@ -14,6 +15,10 @@ fn plain(write: impl FnOnce(&mut Text<StripStream<Vec<u8>>>) -> io::Result<()>) 
     let mut text = Text::new(StripStream::new(Vec::new()));
     write(&mut text).expect("a Vec takes everything");
     String::from_utf8(text.output.into_inner()).expect("UTF-8")
+}
+
+fn backtrace(stack: &NamedStack) -> String {
+    plain(|text| backtrace::write(stack, text.output()))
 }
 
 fn function(name: &str, offset: u64, file: &str, line: u32) -> Function {
@@ -146,7 +151,7 @@ fn frames_of_every_kind() {
         frame(0x40_2000, "/tmp/app", vec![function("app::main", 7, "main.rs", 3)]),
         frame(0x40_3000, "/tmp/app", vec![function("", 16, "gone.c", 0)]),
     ];
-    let text = plain(|text| text.backtrace(&stack(frames, Ending::Complete)));
+    let text = backtrace(&stack(frames, Ending::Complete));
     assert_snapshot!(text, @r"
     0x00007f0000101234  libstripped.so+0x1234
     0x00007f0000000010  ??
@@ -171,7 +176,7 @@ fn functions_are_marked_as_such_once() {
         ("app::main::{{closure}}", "app::main::{{closure}}()"),
         ("<&mut [u8] as Read>::read", "<&mut [u8] as Read>::read()"),
     ] {
-        let line = plain(|text| text.function(&function(name, 1, "", 0)));
+        let line = plain(|text| backtrace::write_function(&function(name, 1, "", 0), text.output()));
         assert_eq!(line, format!("  {marked}+1\n"));
     }
 }
@@ -179,7 +184,7 @@ fn functions_are_marked_as_such_once() {
 #[test]
 fn a_stack_that_ended_early_says_why() {
     let leaf = || vec![frame(0x40_084e, "/tmp/test", vec![function("foo", 14, "foo.c", 12)])];
-    let reason = |ending| plain(|text| text.backtrace(&stack(leaf(), ending)));
+    let reason = |ending| backtrace(&stack(leaf(), ending));
     let lines = [
         Ending::Complete,
         Ending::DepthLimit,
@@ -199,7 +204,7 @@ fn a_stack_that_ended_early_says_why() {
     Inconsistent:    -- backtrace ends here: the unwind information contradicts the stack
     ");
     let guessed = NamedStack { by_frame_pointer: true, ..stack(leaf(), Ending::NoUnwindInfo) };
-    assert_snapshot!(plain(|text| text.backtrace(&guessed)), @r"
+    assert_snapshot!(backtrace(&guessed), @r"
     0x000000000040084e  test  foo()+14  foo.c:12
     -- backtrace found in part by frame pointers, for want of unwind information: may be wrong
     -- backtrace ends here: no unwind information for this address
@@ -209,7 +214,7 @@ fn a_stack_that_ended_early_says_why() {
 #[test]
 fn a_stack_that_reached_main_needs_no_reason() {
     let cut = stack(example().frames, Ending::DepthLimit);
-    assert!(plain(|text| text.backtrace(&cut)).ends_with("main()+364  test.c:80\n"));
+    assert!(backtrace(&cut).ends_with("main()+364  test.c:80\n"));
 }
 
 #[test]
@@ -317,7 +322,7 @@ fn whatever_is_not_in_the_numbers_is_said() {
 #[test]
 fn names_of_the_target_cannot_command_the_terminal() {
     let evil = vec![frame(0x10, "/tmp/a\x1b[2Jb\n", vec![function("f\x1b]0;x\x07", 0, "x\r.c", 1)])];
-    let text = plain(|text| text.backtrace(&stack(evil, Ending::Complete)));
+    let text = backtrace(&stack(evil, Ending::Complete));
     assert_eq!(text, "    0x0000000000000010  a\u{fffd}[2Jb\u{fffd}  f\u{fffd}]0;x\u{fffd}()+0  x\u{fffd}.c:1\n");
 }
 
