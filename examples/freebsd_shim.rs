@@ -9,22 +9,31 @@ use std::process::ExitCode;
 
 use anstream::AutoStream;
 use memleax::cli::{self, Command};
+use memleax::config::Target;
 use memleax::session::{self, Signals};
 use memleax_freebsd_shim::Shim;
 use memleax_platform::freebsd::FreebsdTracer;
 
 fn main() -> ExitCode {
     let Ok(Command::Watch { config, log }) = cli::parse(env::args_os()) else { return ExitCode::from(2) };
-    let Ok(signals) = Signals::catch() else { return ExitCode::FAILURE };
+    let launches = matches!(config.target, Target::Command(_));
+    let Ok(signals) = (if launches { Signals::catch_for_program() } else { Signals::catch() }) else {
+        return ExitCode::FAILURE;
+    };
     tracing_subscriber::fmt().with_max_level(log).with_writer(io::stderr).with_ansi(false).init();
-    match session::run_through(FreebsdTracer::<Shim>::default(), &config, &signals, AutoStream::auto(io::stdout())) {
-        Ok(()) => ExitCode::SUCCESS,
+    let tracer = FreebsdTracer::<Shim>::default();
+    let outcome = if launches {
+        session::run_through(tracer, &config, &signals, AutoStream::auto(io::stderr()))
+    } else {
+        session::run_through(tracer, &config, &signals, AutoStream::auto(io::stdout()))
+    };
+    match outcome {
+        Ok(outcome) => outcome.status(config.error_exit_code).into(),
         Err(errors) => {
-            let begun = !errors.iter().any(session::Error::could_not_begin);
-            for error in errors {
+            for error in &errors {
                 _ = writeln!(io::stderr(), "memleax: {error}");
             }
-            if begun { ExitCode::from(3) } else { ExitCode::FAILURE }
+            errors.iter().map(session::Error::status).min().unwrap_or(3).into()
         }
     }
 }

@@ -12,7 +12,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use memleax_platform::Pid;
 
-use crate::config::{Backend, Color, Config, Limits};
+use crate::config::{Backend, Color, Config, Limits, Target};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -21,7 +21,16 @@ Exit status:
   1  Monitoring could not begin; the target is as it was
   2  The command line is wrong
   3  Monitoring broke off, the report could not be written, or the target could not be left as it
-     was found; standard error says which";
+     was found; standard error says which
+
+With COMMAND, 0 is replaced by its own status, or 128+N if signal N killed it. 127 if it is not
+found, 126 if it cannot be run. With --error-exitcode, by that, if blocks were leaked and no signal
+killed it.";
+
+const USAGE: &str = "\
+memleax [OPTIONS] <PID>
+       memleax [OPTIONS] -- <COMMAND> [ARGS]...
+       memleax doctor [PID]";
 
 const DOCTORS_STATUS: &str = "\
 Exit status:
@@ -32,14 +41,22 @@ const SIGNALS: &str = "\
 Signals:
   INT, TERM, HUP and QUIT end monitoring: memleax detaches first, then prints the statistics. A
   second one cuts naming and printing short, never the detaching. TSTP (Ctrl-Z) is refused, as a
-  stopped memleax would stop its target, too";
+  stopped memleax would stop its target, too.
+  With COMMAND they are for that: INT, TERM, HUP, QUIT, USR2 and WINCH that memleax is sent are
+  passed on (those of the terminal reach it anyway), and memleax goes on until it ends. Three that
+  ask for an end within 2 seconds end memleax only: it detaches, reports, and leaves COMMAND
+  running. USR1 is not passed on";
 
 /// Names the call stacks of a running process that allocate memory and keep it too long.
 ///
 /// memleax attaches to PID, which needs neither a restart nor preparation, observes its allocator, and reports each
 /// call stack whose blocks live longer than the expiry time. The process goes on, slower, and is left as it was found.
+///
+/// Or it starts COMMAND and watches it from its first instruction. Standard input and output are then the program's, and the report
+/// goes to standard error.
 #[derive(Parser, Debug)]
 #[command(name = "memleax", version, disable_version_flag = true, after_help = EXIT_STATUS, max_term_width = 100)]
+#[command(override_usage = USAGE)]
 #[command(after_long_help = format!("{EXIT_STATUS}\n\n{SIGNALS}"))]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Arguments {
@@ -47,8 +64,12 @@ struct Arguments {
     instead: Option<Instead>,
 
     /// The process to watch
-    #[arg(value_name = "PID", required = true, value_parser = parse_pid)]
+    #[arg(value_name = "PID", required_unless_present_any = ["command", "completions", "man"], value_parser = parse_pid)]
     target: Option<Pid>,
+
+    /// A program to start and watch, and its arguments
+    #[arg(value_name = "COMMAND", conflicts_with = "target", last = true, value_hint = ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
 
     /// Report a block that lives longer than this: seconds, or with units as in 500ms, 6m or 1h30m
     #[arg(short, long, value_name = "TIME", default_value = "10", value_parser = duration::parse)]
@@ -76,6 +97,10 @@ struct Arguments {
     /// Stop after this time (as for --expire)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
+
+    /// End with status N if blocks were leaked: at the end of the program never freed, else expired
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    error_exitcode: Option<u8>,
 
     /// Track anonymous memory mappings, too (mmap, mremap, munmap by way of the C library)
     #[arg(long)]
@@ -201,8 +226,10 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     if let Some(shell) = arguments.completions {
         return Ok(Command::Completions(shell));
     }
-    let Some(target) = arguments.target else {
-        return Ok(Command::Manual);
+    let target = match arguments.target {
+        Some(pid) => Target::Process(pid),
+        None if arguments.man => return Ok(Command::Manual),
+        None => Target::Command(arguments.command),
     };
     let config = Config {
         target,
@@ -221,6 +248,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         duration: arguments.duration,
         mmap: arguments.mmap,
         color: arguments.color.into(),
+        error_exit_code: arguments.error_exitcode,
         quiet: arguments.quiet,
     };
     let log = match arguments.log {
@@ -280,7 +308,7 @@ mod tests {
         assert_eq!(
             config,
             Config {
-                target: Pid(42),
+                target: Target::Process(Pid(42)),
                 limits: Limits { expire: Duration::from_secs(10), expired_blocks: 1000, call_stacks: 1000 },
                 debug_file: None,
                 depth: 50,
@@ -288,9 +316,19 @@ mod tests {
                 duration: None,
                 mmap: false,
                 color: Color::Auto,
+                error_exit_code: None,
                 quiet: false,
             }
         );
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let config = watch(&["-q", "--", "ls", "-l", "--", "--quiet"]);
+        assert_eq!(config.target, Target::Command(["ls", "-l", "--", "--quiet"].map(Into::into).into()));
+        for arguments in [&["1", "--", "ls"][..], &["--"], &[]] {
+            assert!(parse(["memleax"].iter().chain(arguments)).is_err(), "{arguments:?}");
+        }
     }
 
     #[test]
@@ -322,13 +360,15 @@ mod tests {
             "ptrace",
             "--color",
             "never",
+            "--error-exitcode",
+            "9",
             "-q",
             "1",
         ]);
         assert_eq!(
             config,
             Config {
-                target: Pid(1),
+                target: Target::Process(Pid(1)),
                 limits: Limits { expire: Duration::from_secs(360), expired_blocks: 3, call_stacks: 4 },
                 debug_file: Some("x.debug".into()),
                 depth: 7,
@@ -336,6 +376,7 @@ mod tests {
                 duration: Some(Duration::from_secs(120)),
                 mmap: true,
                 color: Color::Never,
+                error_exit_code: Some(9),
                 quiet: true,
             }
         );

@@ -1,5 +1,6 @@
 //! What the user asked for, validated.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,10 +17,19 @@ pub enum Backend {
     Bpf,
 }
 
+/// What is watched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A process that runs already.
+    Process(Pid),
+    /// A program to be started, and its arguments; not empty.
+    Command(Vec<OsString>),
+}
+
 /// When to colour the report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Color {
-    /// If stdout is a terminal (and `NO_COLOR` is not set).
+    /// If what it is written to is a terminal (and `NO_COLOR` is not set).
     Auto,
     /// Always.
     Always,
@@ -41,8 +51,8 @@ pub struct Limits {
 /// One run of memleax.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// The process to watch.
-    pub target: Pid,
+    /// What to watch.
+    pub target: Target,
     /// When to report and when to stop.
     pub limits: Limits,
     /// `-d`: separate debug file of the main executable.
@@ -57,6 +67,8 @@ pub struct Config {
     pub mmap: bool,
     /// `--color`.
     pub color: Color,
+    /// `--error-exitcode`: what to end with if blocks were leaked.
+    pub error_exit_code: Option<u8>,
     /// `-q`: no live lines, only the final statistics.
     pub quiet: bool,
 }

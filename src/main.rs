@@ -7,8 +7,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anstream::AutoStream;
+use anstream::stream::RawStream;
 use memleax::cli::{self, Command};
-use memleax::config::Color;
+use memleax::config::{Color, Target};
 use memleax::session::{self, Signals};
 use memleax::{doctor, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -34,39 +35,49 @@ fn main() -> ExitCode {
         Command::Manual => exit_code(cli::write_manual(&mut io::stdout()), WENT_WRONG),
         Command::Doctor { target, color } => {
             let diagnosis = doctor::examine(target);
-            match report::write_diagnosis(&diagnosis, &mut report_stream(color)) {
+            match report::write_diagnosis(&diagnosis, &mut stream(io::stdout(), color)) {
                 Ok(()) if diagnosis.conclusion.fine => ExitCode::SUCCESS,
                 Ok(()) => COULD_NOT_BEGIN.into(),
                 Err(error) => exit_code(Err(error), WENT_WRONG),
             }
         }
         Command::Watch { config, log } => {
-            let signals = match Signals::catch() {
+            let launches = matches!(config.target, Target::Command(_));
+            let signals = match if launches { Signals::catch_for_program() } else { Signals::catch() } {
                 Ok(signals) => signals,
                 Err(error) => return exit_code(Err(error), COULD_NOT_BEGIN),
             };
             let _flushed_at_the_end = start_log(log);
-            match session::run(&config, &signals, report_stream(config.color)) {
-                Ok(()) => ExitCode::SUCCESS,
+            // Standard output is the program's own, if there is one.
+            let outcome = if launches {
+                session::run(&config, &signals, stream(io::stderr(), config.color))
+            } else {
+                session::run(&config, &signals, stream(io::stdout(), config.color))
+            };
+            match outcome {
+                Ok(outcome) => outcome.status(config.error_exit_code).into(),
                 Err(errors) => {
-                    let code =
-                        if errors.iter().any(session::Error::could_not_begin) { COULD_NOT_BEGIN } else { WENT_WRONG };
-                    for error in errors {
-                        complain(&error);
+                    for error in &errors {
+                        complain(error);
                     }
-                    code.into()
+                    errors
+                        .iter()
+                        .map(session::Error::status)
+                        .find(|&code| code != WENT_WRONG)
+                        .unwrap_or(WENT_WRONG)
+                        .into()
                 }
             }
         }
     }
 }
 
-/// Standard output, which passes on each line at once; without colours unless they are wanted.
-fn report_stream(color: Color) -> AutoStream<io::Stdout> {
+/// A standard stream, which passes on each line at once; without colours unless they are wanted.
+fn stream<S: RawStream>(stream: S, color: Color) -> AutoStream<S> {
     match color {
-        Color::Auto => AutoStream::auto(io::stdout()),
-        Color::Always => AutoStream::always(io::stdout()),
-        Color::Never => AutoStream::never(io::stdout()),
+        Color::Auto => AutoStream::auto(stream),
+        Color::Always => AutoStream::always(stream),
+        Color::Never => AutoStream::never(stream),
     }
 }
 

@@ -1,10 +1,11 @@
-//! One run: attach, observe until something ends it, detach, and only then the statistics.
+//! One run: attach (or start a program), observe until something ends it, detach, and only then the statistics.
 //!
 //! The thread that calls [`run`] attaches, and is therefore the only one that can control the target. It never writes,
 //! names a frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
 mod backend;
 mod printer;
+mod program;
 mod reporter;
 mod signals;
 #[cfg(test)]
@@ -15,17 +16,21 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use memleax_platform::{ExitStatus, RootDirectory, Tracer};
+use memleax_platform::{ExitStatus, NativeTracer, Pid, RootDirectory, Signal, Tracer};
 
-use crate::config::Config;
-use crate::event::{Event, Sink, StackId, Timestamp, Totals};
+use crate::config::{Config, Target};
+use crate::event::{Event, Sink, StackId, Tally, Timestamp, Totals};
+use crate::ptrace::{self, LaunchError};
 use crate::report;
 use crate::source::{Progress, Source};
 use crate::symbol::DebugFileError;
-use crate::tracker::{Limit, Tracker};
+use crate::tracker::{CallStackStatistics, Limit, Statistics, Tracker};
+use backend::Chosen;
 use printer::Subject;
+use program::Program;
 use reporter::Reporter;
 
+pub use program::ProgramEnd;
 pub use signals::Signals;
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
@@ -42,6 +47,9 @@ pub enum Error {
     /// The kernel's way was asked for, and is barred.
     #[error("{0}; or use --backend=ptrace, which needs no more than a debugger does")]
     Barred(BoxedError),
+    /// The program could not be started.
+    #[error(transparent)]
+    NotStarted(#[from] LaunchError),
     /// The file given by `-d` is none, or not the target's.
     #[error(transparent)]
     DebugFile(#[from] DebugFileError),
@@ -63,12 +71,30 @@ pub enum Error {
 }
 
 impl Error {
-    /// True if monitoring could not begin; the target is as it was.
+    /// What memleax is to end with because of this error.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            // As env(1), nohup(1) and shells have it.
+            Self::NotStarted(LaunchError::NotExecuted { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => 127,
+            Self::NotStarted(LaunchError::NotExecuted { .. }) => 126,
+            Self::NotStarted(LaunchError::Ended { status, .. }) => status_of(*status),
+            _ if self.could_not_begin() => 1,
+            _ => 3,
+        }
+    }
+
+    /// True if monitoring could not begin; the target is as it was, or was not started.
     #[must_use]
     pub fn could_not_begin(&self) -> bool {
         matches!(
             self,
-            Self::NotBuiltIn(_) | Self::Refused(_) | Self::Barred(_) | Self::DebugFile(_) | Self::NoThread(_)
+            Self::NotBuiltIn(_)
+                | Self::Refused(_)
+                | Self::Barred(_)
+                | Self::NotStarted(_)
+                | Self::DebugFile(_)
+                | Self::NoThread(_)
         )
     }
 }
@@ -80,22 +106,66 @@ enum End {
     Limit(Limit),
     Duration,
     Signal,
+    /// The user does not want to wait for the program, and said so by this signal.
+    Leave(Signal),
     /// Nobody reads the report, or it cannot be written.
     Output,
     BrokeOff(BoxedError),
     Panicked(Box<dyn Any + Send>),
 }
 
-/// Watches a process as `config` says and reports to `output`.
+/// What came of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// What became of the program, if memleax has started one.
+    pub program: Option<ProgramEnd>,
+    /// What the target never freed, if it ended while it was watched; else what expired and was not freed.
+    pub leaked: Tally,
+}
+
+impl Outcome {
+    /// What memleax is to end with; `if_leaked` (`--error-exitcode`) if blocks were leaked.
+    #[must_use]
+    pub fn status(&self, if_leaked: Option<u8>) -> u8 {
+        match (self.program, if_leaked) {
+            // A program that is killed has had no chance to free anything.
+            (Some(ProgramEnd::Ended(status @ ExitStatus::Killed(_))), _) => status_of(status),
+            (Some(ProgramEnd::Left(signal)), _) => status_of(ExitStatus::Killed(signal)),
+            (_, Some(status)) if self.leaked.count > 0 => status,
+            (Some(ProgramEnd::Ended(status)), _) => status_of(status),
+            (None, _) => 0,
+        }
+    }
+}
+
+/// An exit status as shells show it.
+fn status_of(status: ExitStatus) -> u8 {
+    match status {
+        ExitStatus::Exited(status) => (status & 0xff) as u8,
+        ExitStatus::Killed(Signal(signal)) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX)),
+        ExitStatus::Unknown => 0,
+    }
+}
+
+/// Watches what `config` says and reports to `output`.
 ///
 /// # Errors
-/// All that went wrong, in order. Whatever it is, the target was left as well as could be.
+/// All that went wrong, in order. Whatever it is, the target was left as well as could be; a program that memleax was to start was
+/// not executed if monitoring could not begin, and has ended otherwise.
 ///
 /// # Panics
 /// With whatever panicked in observing or reporting, after having detached.
-pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
-    let backend::Chosen { mut source, why } = backend::attach(config).map_err(|error| vec![error])?;
-    watch(&mut *source, why, config, signals, output)
+pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
+    let prepared = match &config.target {
+        Target::Process(pid) => backend::attach(*pid, config).map(|chosen| (*pid, None, chosen)),
+        Target::Command(command) => {
+            let held = ptrace::launch(command, signals.inherited(), NativeTracer::default());
+            let taken = held.map_err(Error::from).and_then(|held| backend::take_over(held, config));
+            taken.map(|(child, chosen)| (child.pid(), Some(Program::new(child)), chosen))
+        }
+    };
+    let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
+    watch(&mut *source, pid, why, program, config, signals, output)
 }
 
 /// [`run`] by breakpoints, through another tracer than that of this system.
@@ -110,25 +180,36 @@ pub fn run_through(
     config: &Config,
     signals: &Signals,
     output: impl Write + Send + 'static,
-) -> Result<(), Vec<Error>> {
-    let chosen = backend::by_ptrace(config, tracer, "ptrace".into()).map_err(|error| vec![error])?;
-    let backend::Chosen { mut source, why } = chosen;
-    watch(&mut *source, why, config, signals, output)
+) -> Result<Outcome, Vec<Error>> {
+    let prepared = match &config.target {
+        Target::Process(pid) => {
+            backend::by_ptrace(*pid, config, tracer, "ptrace".into()).map(|chosen| (*pid, None, chosen))
+        }
+        Target::Command(command) => {
+            let held = ptrace::launch(command, signals.inherited(), tracer);
+            let taken = held.map_err(Error::from).and_then(|held| backend::take_over_by_ptrace(held, config));
+            taken.map(|(child, chosen)| (child.pid(), Some(Program::new(child)), chosen))
+        }
+    };
+    let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
+    watch(&mut *source, pid, why, program, config, signals, output)
 }
 
 fn watch(
     source: &mut dyn Source,
+    pid: Pid,
     backend: String,
+    mut program: Option<Program>,
     config: &Config,
     signals: &Signals,
     output: impl Write + Send + 'static,
-) -> Result<(), Vec<Error>> {
+) -> Result<Outcome, Vec<Error>> {
     let subject = Subject {
-        target: config.target,
+        target: pid,
         backend,
         expire: config.limits.expire,
         debug_file: config.debug_file.clone(),
-        root: RootDirectory::of(config.target).ok(),
+        root: RootDirectory::of(pid).ok(),
         quiet: config.quiet,
     };
     let mut tracker = Tracker::new(config.limits);
@@ -140,8 +221,10 @@ fn watch(
             return Err(errors.into_iter().flatten().collect());
         }
     };
-    let end = catch_unwind(AssertUnwindSafe(|| observe(source, &mut tracker, config, signals, &mut reporter)))
-        .unwrap_or_else(End::Panicked);
+    let end = catch_unwind(AssertUnwindSafe(|| {
+        observe(source, &mut tracker, config, signals, program.as_mut(), &mut reporter)
+    }))
+    .unwrap_or_else(End::Panicked);
 
     let mut errors = Vec::new();
     if !matches!(end, End::Target(_)) {
@@ -150,14 +233,28 @@ fn watch(
             Err(error) => errors.push(Error::NotLeftClean(error)),
         }
     }
-    let (end, broke_off) = match end {
+    let (mut broke_off, mut ended) = (None, None);
+    let end = match end {
         End::Panicked(payload) => resume_unwind(payload),
-        End::Target(status) => (report::End::TargetEnded(status), None),
-        End::Limit(limit) => (report::End::Limit(limit), None),
-        End::Duration | End::Signal | End::Output => (report::End::Terminated, None),
-        End::BrokeOff(error) => (report::End::Terminated, Some(error)),
+        End::Target(seen) => {
+            let status = program.as_ref().map_or(seen, |program| program.status(seen));
+            ended = Some(ProgramEnd::Ended(status));
+            report::End::TargetEnded(status)
+        }
+        End::Limit(limit) => report::End::Limit(limit),
+        End::Duration | End::Signal | End::Output => report::End::Terminated,
+        End::Leave(signal) => {
+            ended = Some(ProgramEnd::Left(signal));
+            report::End::Terminated
+        }
+        End::BrokeOff(error) => {
+            broke_off = Some(error);
+            report::End::Terminated
+        }
     };
-    reporter.end(end, broke_off.as_ref().map(ToString::to_string), tracker.statistics(), source);
+    let statistics = tracker.statistics();
+    let leaked = leaked(&statistics, end);
+    reporter.end(end, broke_off.as_ref().map(ToString::to_string), statistics, source);
     errors.extend(broke_off.map(Error::BrokeOff));
     match reporter.wait(signals) {
         Ok(()) => {}
@@ -165,7 +262,15 @@ fn watch(
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => errors.push(error),
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    let program = program.map(|mut program| ended.unwrap_or_else(|| program.wait(signals)));
+    if errors.is_empty() { Ok(Outcome { program, leaked }) } else { Err(errors) }
+}
+
+fn leaked(statistics: &Statistics, end: report::End) -> Tally {
+    match end {
+        report::End::TargetEnded(_) => statistics.never_freed,
+        _ => statistics.call_stacks.iter().map(CallStackStatistics::may_leak).fold(Tally::default(), Tally::plus),
+    }
 }
 
 fn observe(
@@ -173,6 +278,7 @@ fn observe(
     tracker: &mut Tracker,
     config: &Config,
     signals: &Signals,
+    mut program: Option<&mut Program>,
     reporter: &mut Reporter,
 ) -> End {
     let mut feed = Feed { tracker, now: Timestamp::default() };
@@ -188,12 +294,22 @@ fn observe(
         for finding in feed.tracker.drain_findings() {
             reporter.finding(finding, source);
         }
-        if signals.suspend_requested() {
-            reporter.suspend_refused();
-        }
         if let Progress::TargetEnded(status) = progress {
             return End::Target(status);
-        } else if let Some(limit) = feed.tracker.limit_reached() {
+        }
+        match &mut program {
+            Some(program) => {
+                if let Some(signal) = program.relay(signals) {
+                    return End::Leave(signal);
+                }
+                if signals.suspend_requested() {
+                    program.suspend();
+                }
+            }
+            None if signals.suspend_requested() => reporter.suspend_refused(),
+            None => {}
+        }
+        if let Some(limit) = feed.tracker.limit_reached() {
             return End::Limit(limit);
         } else if signals.end_requested() {
             return End::Signal;

@@ -34,7 +34,9 @@ fn a_missing_process_id_is_a_usage_error() {
 error: the following required arguments were not provided:
   <PID>
 
-Usage: memleax <PID>
+Usage: memleax [OPTIONS] <PID>
+       memleax [OPTIONS] -- <COMMAND> [ARGS]...
+       memleax doctor [PID]
 
 For more information, try '--help'.
 
@@ -44,8 +46,8 @@ For more information, try '--help'.
 #[test]
 fn bad_values_are_named_with_what_is_good() {
     for (arguments, message) in [
-        (&["nginx"][..], "invalid value 'nginx' for '<PID>': a process id is a number above 0; see `pgrep NAME`"),
-        (&["0"], "invalid value '0' for '<PID>': a process id is a number above 0; see `pgrep NAME`"),
+        (&["nginx"][..], "invalid value 'nginx' for '[PID]': a process id is a number above 0; see `pgrep NAME`"),
+        (&["0"], "invalid value '0' for '[PID]': a process id is a number above 0; see `pgrep NAME`"),
         (&["-e", "0", "1"], "invalid value '0' for '--expire <TIME>': it must be above zero"),
         (
             &["-e", "soon", "1"],
@@ -56,7 +58,7 @@ fn bad_values_are_named_with_what_is_good() {
         (&["-l", "1001", "1"], "invalid value '1001' for '--depth <N>': 1001 is not in 1..=1000"),
         (&["-m", "0", "1"], "invalid value '0' for '--expired-blocks <N>': 0 is not in 1..18446744073709551615"),
         (&["-c", "x", "1"], "invalid value 'x' for '--call-stacks <N>': invalid digit found in string"),
-        (&["1", "2"], "the subcommand '2' cannot be used with '<PID>'"),
+        (&["1", "2"], "unexpected argument '2' found"),
         (&["--man", "1"], "the argument '--man' cannot be used with one or more of the other specified arguments"),
     ] {
         let assert = memleax(arguments).code(2).stdout_eq("");
@@ -87,6 +89,18 @@ fn memleax_does_not_watch_itself() {
         Process::new("sh").args(["-c", "exec \"$0\" $$", env!("CARGO_BIN_EXE_memleax")]).output().expect("a shell");
     assert_eq!(shell.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&shell.stderr).ends_with("it is memleax itself\n"), "{shell:?}");
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_told_as_env_tells_it() {
+    for (program, code, cause) in [
+        ("/nowhere/program", 127, "No such file or directory (os error 2)"),
+        ("no-such-program", 127, "No such file or directory (os error 2)"),
+        ("/", 126, "Permission denied (os error 13)"),
+    ] {
+        let error = format!("memleax: cannot run {program}: {cause}\n");
+        memleax(&["--backend", "ptrace", "--", program]).code(code).stdout_eq("").stderr_eq(&error);
+    }
 }
 
 #[test]

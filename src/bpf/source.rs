@@ -187,23 +187,23 @@ const LOSSES: [(Control, Loss); 6] = [
 ];
 
 impl<T: Tracer> BpfSource<T> {
-    /// Sets probes in the process that `config` names. `facts` is asked about it and traces nothing.
+    /// Sets probes in process `target`. `facts` is asked about it and traces nothing.
     ///
     /// # Errors
     /// [`AttachError`]; the process has then been left as it was.
-    pub fn attach(config: &Config, facts: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
-        Self::attach_with(config, facts, debug_files, &Attachment::BEST_FIRST, SIZES)
+    pub fn attach(target: Pid, config: &Config, facts: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
+        Self::attach_with(target, config, facts, debug_files, &Attachment::BEST_FIRST, SIZES)
     }
 
     /// The same by one of `variants`, with other sizes; `sizes.rows` is what is to be left for libraries that are loaded later.
     fn attach_with(
+        target: Pid,
         config: &Config,
         facts: T,
         debug_files: DebugFiles,
         variants: &[Attachment],
         sizes: Sizes,
     ) -> Result<Self, AttachError> {
-        let target = config.target;
         let watch = native::ProcessWatch::new(target)?;
         let mut modules = ModuleMap::default();
         let mut facts = facts;

@@ -16,6 +16,10 @@ const SECTIONS: [(&str, &[&str]); 3] = [
             "SIGTSTP (Ctrl-Z), SIGTTIN and SIGTTOU are refused: a stopped memleax would stop its target at the next \
              allocation. SIGSTOP cannot be refused; the target then waits until memleax gets SIGCONT.",
             "If standard output is closed (the reader of a pipe ended), memleax detaches and ends.",
+            "Where memleax has started a program, signals are for that. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR2 and SIGWINCH that \
+             another process sends to memleax are passed on; those that the terminal sends reach the program anyway. memleax goes on \
+             until the program ends. Three that ask for an end within two seconds are taken to mean memleax: it detaches, reports, and \
+             leaves the program running. Ctrl-Z stops both, until the shell lets them go on. SIGUSR1 is not passed on.",
             "SIGKILL cannot be caught. The target lives on: memleax leaves a handler for SIGTRAP in it that carries \
              the program over the breakpoints that stay in its text. They cost time; the next memleax that attaches \
              to it removes them. Two kinds of target would not survive, and memleax warns of them: those in which a seccomp \
@@ -31,6 +35,11 @@ const SECTIONS: [(&str, &[&str]); 3] = [
             "2: the command line is wrong.",
             "3: monitoring broke off, the report could not be written, or the target could not be left as it was found; \
              standard error says which.",
+            "Where memleax has started a program, it ends with the program's own status in place of 0, or with 128 and the number of \
+             the signal that killed it (also that by which memleax was told to leave it running); with --error-exitcode N, with N if \
+             blocks were never freed and no signal killed the program.",
+            "126: the program cannot be executed.",
+            "127: it is not found.",
         ],
     ),
     (
@@ -39,6 +48,7 @@ const SECTIONS: [(&str, &[&str]); 3] = [
             "memleax 4321: watch process 4321; report blocks that live longer than 10 seconds.",
             "memleax -e 6m 4321: the same for 6 minutes. Choose a time longer than an ordinary block lives.",
             "memleax -q --duration 1h 4321 > report: print only the statistics, after an hour.",
+            "memleax --error-exitcode 9 -- ./tests --all: start a program, and end with status 9 if it leaks.",
         ],
     ),
 ];

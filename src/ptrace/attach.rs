@@ -53,6 +53,20 @@ impl<T: Tracer> Engine<T> {
         }
     }
 
+    /// Begins to observe a process whose only thread is held by `stop`. It goes on with
+    /// [`resume_halted`](Self::resume_halted).
+    pub(super) fn take_over(
+        tracer: T,
+        settings: Settings,
+        debug_files: DebugFiles,
+        stop: Stop,
+    ) -> Result<Self, AttachError> {
+        let mut engine = Engine::new(tracer, settings, debug_files);
+        engine.prepare(std::slice::from_ref(&stop))?;
+        engine.deferred.push_back(stop);
+        Ok(engine)
+    }
+
     /// Halts the process for the first time. If all its threads wait in vfork, which is over soon, it goes on until one has
     /// come back; otherwise nothing could be put into it.
     pub(super) fn halt_first(&mut self) -> Result<Vec<Stop>, Error> {

@@ -21,6 +21,7 @@ mod fake;
 mod hooks;
 mod images;
 mod isa;
+mod launch;
 mod sites;
 mod slots;
 #[cfg(test)]
@@ -29,11 +30,12 @@ mod tests;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use memleax_platform::{Report, Tracer};
+use memleax_platform::{Pid, Report, Stop, Tracer};
 
 pub use attach::AttachError;
 pub use counters::Counters;
 pub use hooks::HookError;
+pub use launch::{Held, LaunchError, launch};
 
 use crate::config::Config;
 use crate::event::{Event, Sink, Timestamp};
@@ -53,16 +55,29 @@ pub struct PtraceSource<T> {
 }
 
 impl<T: Tracer> PtraceSource<T> {
-    /// Attaches to the process that `config` names. `debug_files` finds separate debug files, for the symbols of
+    /// Attaches to process `pid`. `debug_files` finds separate debug files, for the symbols of
     /// stripped programs and for unwind information.
     ///
     /// # Errors
     /// [`AttachError`]; the process has then been left as it was.
-    pub fn attach(config: &Config, mut tracer: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
+    pub fn attach(pid: Pid, config: &Config, mut tracer: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
         tracer.set_tick(TICK)?;
-        let settings = Settings { pid: config.target, depth: config.depth, mmap: config.mmap };
-        let engine = Engine::attach(tracer, settings, debug_files)?;
+        let engine = Engine::attach(tracer, Self::settings(pid, config), debug_files)?;
         Ok(PtraceSource { engine, began: Instant::now() })
+    }
+
+    /// Takes over a process that has one thread, which `tracer` holds by `stop`: see [`launch()`].
+    ///
+    /// # Errors
+    /// [`AttachError`]; the process is still held then, and useless.
+    pub fn take_over(stop: Stop, config: &Config, mut tracer: T, debug_files: DebugFiles) -> Result<Self, AttachError> {
+        tracer.set_tick(TICK)?;
+        let engine = Engine::take_over(tracer, Self::settings(stop.pid, config), debug_files, stop)?;
+        Ok(PtraceSource { engine, began: Instant::now() })
+    }
+
+    fn settings(pid: Pid, config: &Config) -> Settings {
+        Settings { pid, depth: config.depth, mmap: config.mmap }
     }
 
     /// What observing has cost so far.

@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use memleax_platform::{NativeTracer, RootDirectory, Tracer};
+use memleax_platform::{Child, NativeTracer, Pid, Resume, RootDirectory, Tracer};
 
 use super::Error;
 #[cfg(bpf)]
 use crate::bpf::{AttachError, BpfSource};
 use crate::config::{Backend, Config};
-use crate::ptrace::PtraceSource;
+use crate::ptrace::{Held, PtraceSource};
 use crate::source::Source;
 use crate::symbol::DebugFileFinder;
 use crate::unwind::{DebugFiles, Module};
@@ -21,39 +21,97 @@ pub(super) struct Chosen {
     pub(super) why: String,
 }
 
-/// Attaches as `config` says.
-pub(super) fn attach(config: &Config) -> Result<Chosen, Error> {
+/// Attaches to a running process as `config` says.
+pub(super) fn attach(pid: Pid, config: &Config) -> Result<Chosen, Error> {
+    match by_choice(pid, config)? {
+        Choice::Made(chosen) => Ok(chosen),
+        Choice::Ptrace(why) => by_ptrace(pid, config, NativeTracer::default(), why),
+    }
+}
+
+/// Takes over a program that was started, and lets it run. If that fails, it is ended.
+pub(super) fn take_over(mut held: Held<NativeTracer>, config: &Config) -> Result<(Child, Chosen), Error> {
+    match by_choice(held.child.pid(), config) {
+        Ok(Choice::Made(chosen)) => match held.tracer.detach(held.stop, Resume::Swallow) {
+            Ok(()) | Err(memleax_platform::Error::Gone(_)) => Ok((held.child, chosen)),
+            Err(error) => {
+                held.child.kill();
+                Err(Error::Refused(error.into()))
+            }
+        },
+        Ok(Choice::Ptrace(why)) => hold_by_ptrace(held, config, why),
+        Err(error) => {
+            held.child.kill();
+            Err(error)
+        }
+    }
+}
+
+/// The same by breakpoints.
+pub(super) fn take_over_by_ptrace(
+    held: Held<impl Tracer + 'static>,
+    config: &Config,
+) -> Result<(Child, Chosen), Error> {
+    hold_by_ptrace(held, config, "ptrace".into())
+}
+
+fn hold_by_ptrace(held: Held<impl Tracer + 'static>, config: &Config, why: String) -> Result<(Child, Chosen), Error> {
+    let Held { child, tracer, stop } = held;
+    let source = with_debug_files(child.pid(), config, |debug_files| {
+        PtraceSource::take_over(stop, config, tracer, debug_files).map_err(|error| Error::Refused(error.into()))
+    });
+    match source {
+        Ok(source) => Ok((child, Chosen { source: Box::new(source), why })),
+        Err(error) => {
+            child.kill();
+            Err(error)
+        }
+    }
+}
+
+/// What `--backend` comes to.
+enum Choice {
+    Made(Chosen),
+    /// ptrace, and why.
+    Ptrace(String),
+}
+
+fn by_choice(pid: Pid, config: &Config) -> Result<Choice, Error> {
     match config.backend {
-        Backend::Ptrace => by_ptrace(config, NativeTracer::default(), "ptrace".into()),
-        Backend::Bpf => by_uprobes(config, "bpf".into()),
-        Backend::Auto => match by_uprobes(config, "bpf, the cheaper one, as it works here".into()) {
-            Ok(chosen) => Ok(chosen),
+        Backend::Ptrace => Ok(Choice::Ptrace("ptrace".into())),
+        Backend::Bpf => by_uprobes(pid, config, "bpf".into()).map(Choice::Made),
+        Backend::Auto => match by_uprobes(pid, config, "bpf, the cheaper one, as it works here".into()) {
+            Ok(chosen) => Ok(Choice::Made(chosen)),
             Err(error @ Error::DebugFile(_)) => Err(error),
             Err(why) => {
                 tracing::info!("no bpf: {why}");
-                let why = match why {
+                Ok(Choice::Ptrace(match why {
                     Error::Barred(why) => format!("ptrace, as bpf does not work here: {why}"),
                     // If the reason lies in the target, ptrace will not do better, and says it better.
                     why => format!("ptrace, as bpf cannot be used: {why}"),
-                };
-                by_ptrace(config, NativeTracer::default(), why)
+                }))
             }
         },
     }
 }
 
 /// Attaches by breakpoints, through `tracer`.
-pub(super) fn by_ptrace(config: &Config, tracer: impl Tracer + 'static, why: String) -> Result<Chosen, Error> {
-    let source = with_debug_files(config, |debug_files| {
-        PtraceSource::attach(config, tracer, debug_files).map_err(|error| Error::Refused(error.into()))
+pub(super) fn by_ptrace(
+    pid: Pid,
+    config: &Config,
+    tracer: impl Tracer + 'static,
+    why: String,
+) -> Result<Chosen, Error> {
+    let source = with_debug_files(pid, config, |debug_files| {
+        PtraceSource::attach(pid, config, tracer, debug_files).map_err(|error| Error::Refused(error.into()))
     })?;
     Ok(Chosen { source: Box::new(source), why })
 }
 
 #[cfg(bpf)]
-fn by_uprobes(config: &Config, why: String) -> Result<Chosen, Error> {
-    let source = with_debug_files(config, |debug_files| {
-        BpfSource::attach(config, NativeTracer::default(), debug_files).map_err(|error| match error {
+fn by_uprobes(pid: Pid, config: &Config, why: String) -> Result<Chosen, Error> {
+    let source = with_debug_files(pid, config, |debug_files| {
+        BpfSource::attach(pid, config, NativeTracer::default(), debug_files).map_err(|error| match error {
             AttachError::Load { .. } | AttachError::Records { .. } | AttachError::Attach { .. } => {
                 Error::Barred(error.into())
             }
@@ -65,13 +123,17 @@ fn by_uprobes(config: &Config, why: String) -> Result<Chosen, Error> {
 
 /// This build has no uprobes.
 #[cfg(not(bpf))]
-fn by_uprobes(_: &Config, _: String) -> Result<Chosen, Error> {
+fn by_uprobes(_: Pid, _: &Config, _: String) -> Result<Chosen, Error> {
     Err(Error::NotBuiltIn("bpf"))
 }
 
 /// Attaches with what finds the target's separate debug files.
-fn with_debug_files<S>(config: &Config, attach: impl FnOnce(DebugFiles) -> Result<S, Error>) -> Result<S, Error> {
-    let finder = DebugFileFinder::new(config.debug_file.clone(), RootDirectory::of(config.target).ok());
+fn with_debug_files<S>(
+    pid: Pid,
+    config: &Config,
+    attach: impl FnOnce(DebugFiles) -> Result<S, Error>,
+) -> Result<S, Error> {
+    let finder = DebugFileFinder::new(config.debug_file.clone(), RootDirectory::of(pid).ok());
     let unusable = Rc::new(Cell::new(None));
     let debug_files = {
         let unusable = Rc::clone(&unusable);

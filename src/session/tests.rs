@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use memleax_platform::{Pid, Signal};
 
 use super::*;
-use crate::config::{Backend, Color, Limits};
+use crate::config::{Backend, Color, Limits, Target};
 use crate::event::{Backtrace, Ending, Frame, FrameKind, StackId};
 use crate::source::Notice;
 use crate::stack::StackTable;
@@ -173,7 +173,7 @@ impl Write for Stuck {
 
 fn config() -> Config {
     Config {
-        target: Pid(42),
+        target: Target::Process(Pid(42)),
         limits: Limits { expire: Duration::from_secs(10), expired_blocks: 1_000_000, call_stacks: 10 },
         debug_file: None,
         depth: 50,
@@ -181,6 +181,7 @@ fn config() -> Config {
         duration: None,
         mmap: false,
         color: Color::Never,
+        error_exit_code: None,
         quiet: false,
     }
 }
@@ -215,13 +216,13 @@ impl Run {
         Self { source, signals, log }
     }
 
-    fn go(&mut self, config: &Config) -> Result<(), Vec<Error>> {
+    fn go(&mut self, config: &Config) -> Result<Outcome, Vec<Error>> {
         let output = self.log.clone();
         self.go_to(config, anstream::StripStream::new(Box::new(output) as Box<dyn Write + Send>))
     }
 
-    fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<(), Vec<Error>> {
-        watch(&mut self.source, "scripted".into(), config, &self.signals, output)
+    fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
+        watch(&mut self.source, Pid(42), "scripted".into(), None, config, &self.signals, output)
     }
 }
 

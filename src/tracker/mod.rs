@@ -366,10 +366,12 @@ impl Tracker {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut unexpired = self.sites.iter().map(Site::counted_unexpired).fold(Tally::default(), Tally::plus);
+        let mut never_freed = self.sites.iter().map(Site::counted_live).fold(Tally::default(), Tally::plus);
         let age =
             |site: &Site| site.oldest.map_or(site.dropped_age, |oldest| self.now.since(oldest).max(site.dropped_age));
         let mut ages = self.sites.iter().map(age).collect::<Vec<Duration>>();
         for block in self.blocks.iter() {
+            never_freed.add(block.size);
             if block.state == State::Young {
                 unexpired.add(block.size);
             }
@@ -402,6 +404,7 @@ impl Tracker {
             expire: self.limits.expire,
             call_stacks,
             unexpired,
+            never_freed,
             unknown_frees: self.unknown_frees,
             unseen_frees: self.sites.iter().map(|site| site.counted_unseen).fold(self.unseen_frees, Tally::plus),
             dropped_by_exec: self.dropped_by_exec,

@@ -291,6 +291,7 @@ impl Model {
             monitored: Duration::from_nanos(self.now),
             expire: limits.expire,
             call_stacks,
+            never_freed: sum(self.blocks.iter().filter(|block| block.gone.is_none()).map(|block| block.left)),
             unexpired: sum(self.blocks.iter().filter(live).map(|block| block.left)),
             unknown_frees: self.unknown_frees,
             unseen_frees: sum(self.blocks.iter().filter(gone(Gone::Unseen)).map(|block| block.left)),

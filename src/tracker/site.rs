@@ -104,7 +104,7 @@ impl Site {
     }
 
     /// Live blocks of a call stack that the source counts.
-    fn counted_live(&self) -> Tally {
+    pub(super) fn counted_live(&self) -> Tally {
         if !self.is_counted {
             return Tally::default();
         }

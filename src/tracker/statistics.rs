@@ -18,6 +18,8 @@ pub struct Statistics {
     pub call_stacks: Vec<CallStackStatistics>,
     /// Live blocks that have not expired.
     pub unexpired: Tally,
+    /// All live blocks: if the target has ended, those that it never freed.
+    pub never_freed: Tally,
     /// Frees of addresses where no block is known: it is older than the monitoring, its allocation was lost, or the
     /// allocator frees it a second time for itself (glibc empties the cache of a thread that ends by `free`).
     pub unknown_frees: u64,

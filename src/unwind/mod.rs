@@ -26,7 +26,7 @@ mod rules;
 mod unwinder;
 
 pub use image::{Image, Segment};
-pub use loader::state_changed_function;
+pub use loader::{LoaderState, state_changed_function};
 pub use module::{Module, ModuleTable, Role};
 pub use module_map::{Changes, ModuleMap};
 pub use raw_backtrace::{RawBacktrace, RawFrame};

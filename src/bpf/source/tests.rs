@@ -7,7 +7,7 @@ use memleax_platform::NativeTracer;
 use memleax_targets::{Process, unable};
 
 use super::*;
-use crate::config::{Backend, Color, Limits};
+use crate::config::{Backend, Color, Limits, Target};
 
 /// As deep as the kernel walks, and the allocator's function.
 const DEPTH: usize = super::super::layout::FRAMES + 1;
@@ -31,8 +31,9 @@ fn attach(
     variants: &[Attachment],
     sizes: Sizes,
 ) -> Option<BpfSource<NativeTracer>> {
+    let pid = Pid(target.pid().as_raw());
     let config = Config {
-        target: Pid(target.pid().as_raw()),
+        target: Target::Process(pid),
         limits: Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX },
         debug_file: None,
         depth: DEPTH,
@@ -40,9 +41,10 @@ fn attach(
         duration: None,
         mmap: false,
         color: Color::Never,
+        error_exit_code: None,
         quiet: true,
     };
-    match BpfSource::attach_with(&config, NativeTracer::default(), Box::new(|_| None), variants, sizes) {
+    match BpfSource::attach_with(pid, &config, NativeTracer::default(), Box::new(|_| None), variants, sizes) {
         Err(error @ AttachError::Load { .. }) => {
             unable(&error.to_string());
             None

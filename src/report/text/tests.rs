@@ -86,6 +86,7 @@ fn statistics() -> Statistics {
         monitored: seconds(60),
         expire: seconds(10),
         call_stacks: vec![first, second],
+        never_freed: tally(23, 4 << 30),
         unexpired: tally(0, 0),
         unknown_frees: 0,
         unseen_frees: tally(0, 0),
@@ -299,6 +300,7 @@ fn statistics_without_call_stacks() {
 fn whatever_is_not_in_the_numbers_is_said() {
     let lacking = Statistics {
         call_stacks: Vec::new(),
+        never_freed: tally(23, 4 << 30),
         unexpired: tally(12, 3400),
         dropped_by_exec: tally(1, 8),
         unknown_frees: 1,
