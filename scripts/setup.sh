@@ -51,6 +51,7 @@ test   llvm-addr2line                 llvm                          llvm        
 test   setpriv                        util-linux                    util-linux        util-linux  util-linux         setpriv      -
 test   gdb                            gdb                           gdb               gdb         gdb                gdb          gdb
 test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
+test   chromium|chromium-browser|google-chrome|chrome chromium|chromium-browser chromium chromium chromium    chromium     chromium
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -
 bench  memleak-bpfcc|memleak|/usr/share/bcc/tools/memleak bpfcc-tools bcc-tools       bcc-tools   bcc-tools          bcc-tools    -
 kernels qemu-system-x86_64            qemu-system-x86               qemu-system-x86   qemu-system-x86 qemu-x86         qemu-system-x86_64 -

@@ -103,7 +103,9 @@ fn without_comments_and_strings(text: &str) -> String {
             let start = hashes + 2;
             rest[start..].find(&end).map_or(rest.len(), |at| start + at + end.len())
         } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') && first == '\'' {
-            1 + rest[2..].find('\'').map_or(rest.len() - 1, |at| at + 2)
+            let escape = usize::from(rest.starts_with("'\\"));
+            let start = 1 + rest.chars().take(2 + escape).skip(1).map(char::len_utf8).sum::<usize>();
+            rest[start..].find('\'').map_or(rest.len(), |at| start + at + 1)
         } else {
             code.push(first);
             rest = &rest[first.len_utf8()..];
@@ -195,6 +197,7 @@ fn the_scanner_sees_code_only() {
     let text = "use crate::{a, b::{x, y}, c};\n// crate::d\nlet s = \"crate::e \\\" \"; r#\"crate::f\"#; '\"'; crate::g::h();\n";
     assert_eq!(imported_modules(&without_comments_and_strings(text)), ["a", "b", "c", "g"]);
     assert_eq!(without_comments_and_strings("let c: &'static str = 'x'; /* \" */ y"), "let c: &'static str =  ;   y");
+    assert_eq!(without_comments_and_strings("x = '…'; y = '\\''; z"), "x =  ; y =  ; z");
     assert_eq!(without_unit_tests("code\n#[cfg(test)]\nmod tests { crate::x; }"), "code\n");
     assert_eq!(without_unit_tests("#[cfg(test)]\nmod tests;\ncode {}"), "#[cfg(test)]\nmod tests;\ncode {}");
     assert!(mentions("unsafe {", "unsafe") && !mentions("unsafe_code", "unsafe"));

@@ -16,11 +16,15 @@ pub struct Call<'a> {
 impl NamedStack {
     /// Its functions, innermost first: the allocator's entry, its caller…
     pub fn calls(&self) -> impl DoubleEndedIterator<Item = Call<'_>> {
-        self.frames.iter().flat_map(|frame| {
-            // One nameless call, or one for each function.
-            let nameless = frame.functions.is_empty().then_some(None);
-            nameless.into_iter().chain(frame.functions.iter().map(Some)).map(|function| Call { frame, function })
-        })
+        self.frames.iter().flat_map(|frame| frame.calls())
+    }
+}
+
+impl NamedFrame {
+    /// Its functions, innermost first: one nameless call where they are unknown.
+    pub fn calls(&self) -> impl DoubleEndedIterator<Item = Call<'_>> {
+        let nameless = self.functions.is_empty().then_some(None);
+        nameless.into_iter().chain(self.functions.iter().map(Some)).map(|function| Call { frame: self, function })
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{collapsed, gprof2dot};
+use super::{collapsed, flamegraph, gprof2dot};
 use crate::profile::{Profile, View, ViewError};
 
 /// A format of reports.
@@ -17,6 +17,8 @@ pub enum Format {
     Collapsed,
     /// gprof2dot's JSON, for graphs of callers and callees.
     Gprof2dot,
+    /// A flame graph.
+    Svg,
 }
 
 /// What a format takes of a profile.
@@ -43,6 +45,7 @@ struct Row {
 const FORMATS: &[Row] = &[
     Row { format: Format::Collapsed, name: "collapsed", endings: &[".folded", ".collapsed"], scope: Scope::View, write: collapsed::write },
     Row { format: Format::Gprof2dot, name: "gprof2dot", endings: &[".gprof2dot.json"], scope: Scope::View, write: gprof2dot::write },
+    Row { format: Format::Svg, name: "svg", endings: &[".svg"], scope: Scope::View, write: flamegraph::write },
 ];
 
 /// Why a report cannot be written.

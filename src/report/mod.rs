@@ -4,9 +4,12 @@
 mod backtrace;
 mod collapsed;
 mod diagnosis;
+mod flame;
+mod flamegraph;
 mod format;
 mod gprof2dot;
 pub mod human;
+mod markup;
 mod style;
 mod text;
 mod wording;

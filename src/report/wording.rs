@@ -1,6 +1,15 @@
 //! What every report says in the same words: what was not seen, and why a backtrace ends.
 
 use crate::event::{Ending, Loss};
+use crate::profile::Profile;
+
+/// What a reader of a profile has to know to take its numbers for what they are, as sentences: losses first.
+pub(super) fn shortcomings(profile: &Profile) -> Vec<String> {
+    let losses = profile.losses.iter().map(|(&what, &count)| loss(what, count));
+    let broken = profile.run.ending.is_none().then(|| "The recording breaks off: what came after is not known.".into());
+    let unknown = (profile.unknown_frees > 0).then(|| unknown_frees(profile.unknown_frees));
+    losses.chain(broken).chain(profile.remarks.iter().cloned()).chain(unknown).collect()
+}
 
 /// What was lost `count` times, and what follows from it, as a sentence.
 pub(super) fn loss(loss: Loss, count: u64) -> String {
