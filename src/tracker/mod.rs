@@ -4,6 +4,7 @@
 //! they are cut into ticks. A block expires at the first event that is at least the threshold younger than it, before
 //! that event takes effect. When a limit is reached, nothing is tracked any more: the statistics are of that moment.
 
+mod account;
 mod blocks;
 mod finding;
 mod heap;
@@ -29,6 +30,7 @@ use mappings::Mappings;
 use site::Site;
 
 pub use crate::event::Tally;
+pub use account::{Account, KnownBlock, Level};
 pub use finding::{CallStackNumber, Finding, Limit};
 pub use site::LiveTime;
 pub use statistics::{CallStackStatistics, Statistics};
@@ -55,6 +57,18 @@ pub struct Tracker {
     unseen_frees: Tally,
     dropped_by_exec: Tally,
     losses: BTreeMap<Loss, u64>,
+    /// All blocks together.
+    allocated: Tally,
+    live: Tally,
+    /// The high-water mark of `live`, and how many there were before it.
+    peak: Level,
+    peak_number: u64,
+    /// Call stacks of which something has changed since that was asked last.
+    changed: Vec<StackId>,
+    /// The block that was handed out last, if nothing has happened to it since.
+    newest: Option<Slot>,
+    /// Blocks that `realloc` left where they were, and the bytes that they had before.
+    resized: Tally,
 }
 
 /// The old block of a `realloc` that has not ended.
@@ -74,6 +88,7 @@ impl Sink for Tracker {
         self.expire();
         if self.limit_reached.is_none() {
             self.apply(event);
+            self.note_peak();
         }
     }
 
@@ -84,7 +99,7 @@ impl Sink for Tracker {
         self.now = self.now.max(at);
         let site = self.site(stack);
         let (expired, freed_expired) = (site.expired.count, site.freed_expired.count);
-        site.take_over(totals);
+        self.take_over(stack, totals);
         let site = self.site(stack);
         let (now_expired, now_freed_expired) = (site.expired.count, site.freed_expired.count);
         if now_expired > expired {
@@ -121,6 +136,13 @@ impl Tracker {
             unseen_frees: Tally::default(),
             dropped_by_exec: Tally::default(),
             losses: BTreeMap::new(),
+            allocated: Tally::default(),
+            live: Tally::default(),
+            peak: Level::default(),
+            peak_number: 0,
+            changed: Vec::new(),
+            newest: None,
+            resized: Tally::default(),
         }
     }
 
@@ -168,9 +190,34 @@ impl Tracker {
     }
 
     fn allocated(&mut self, address: u64, size: u64, stack: StackId) {
-        let slot = self.blocks.insert(address, size, self.now, stack);
-        self.site(stack).allocated.add(size);
+        let slot = self.insert(address, size, stack);
         self.enter(slot);
+    }
+
+    fn insert(&mut self, address: u64, size: u64, stack: StackId) -> Slot {
+        let slot = self.blocks.insert(address, size, self.now, stack);
+        let site = self.touch(stack);
+        site.allocated.add(size);
+        site.live.add(size);
+        site.sizes.add(size);
+        self.allocated.add(size);
+        self.live.add(size);
+        self.newest = Some(slot);
+        slot
+    }
+
+    /// Takes over what a source has counted.
+    fn take_over(&mut self, stack: StackId, totals: &Totals) {
+        let site = self.site(stack);
+        if site.has_taken_over(totals) {
+            return;
+        }
+        let site = self.touch(stack);
+        let (allocated, live) = (site.allocated, site.live);
+        site.take_over(totals);
+        let (now_allocated, now_live) = (site.allocated, site.live);
+        self.allocated = self.allocated.without(allocated).plus(now_allocated);
+        self.live = self.live.without(live).plus(now_live);
     }
 
     fn reallocating(&mut self, call: CallId, address: u64) {
@@ -185,7 +232,9 @@ impl Tracker {
             Some(InFlight { address: old, slot }) if old == address => {
                 // A block from before monitoring stays one.
                 let Some(slot) = slot else { return };
+                self.resized.add(self.blocks.get(slot).size);
                 self.resize(slot, size);
+                self.newest = Some(slot);
                 self.enter(slot);
             }
             Some(old) => {
@@ -207,8 +256,7 @@ impl Tracker {
         self.unmapped(range.clone());
         if !range.is_empty() {
             let size = range.end - range.start;
-            let slot = self.blocks.insert(address, size, self.now, stack);
-            self.site(stack).allocated.add(size);
+            let slot = self.insert(address, size, stack);
             self.mappings.insert(range, slot);
         }
     }
@@ -221,8 +269,12 @@ impl Tracker {
                 continue;
             }
             self.blocks.get_mut(slot).size -= bytes;
-            let site = self.site(stack);
+            self.live.resize(bytes, 0);
+            let site = self.touch(stack);
+            site.live.resize(bytes, 0);
             site.freed.resize(0, bytes);
+            site.sizes.remove(size);
+            site.sizes.add(size - bytes);
             if state == State::Expired {
                 site.freed_expired.resize(0, bytes);
             }
@@ -251,12 +303,19 @@ impl Tracker {
         for block in blocks.iter() {
             let age = self.now.since(block.allocated);
             self.dropped_by_exec.add(block.size);
-            let site = self.site(block.stack);
+            let site = self.touch(block.stack);
             site.dropped_age = site.dropped_age.max(age);
+            site.live = Tally::default();
         }
-        for site in &mut self.sites {
-            self.dropped_by_exec = self.dropped_by_exec.plus(site.drop_counted(self.now));
+        for id in (0..).map(StackId).take(self.sites.len()) {
+            if self.site(id).is_counted {
+                let now = self.now;
+                let dropped = self.touch(id).drop_counted(now);
+                self.dropped_by_exec = self.dropped_by_exec.plus(dropped);
+            }
         }
+        self.live = Tally::default();
+        self.newest = None;
     }
 
     /// Enters a block into the heap index. One that is there still was freed without our seeing it.
@@ -276,10 +335,15 @@ impl Tracker {
     }
 
     fn free(&mut self, slot: Slot) {
+        let is_temporary = self.newest == Some(slot);
         let block = self.blocks.remove(slot);
         let lived = self.now.since(block.allocated);
-        let site = self.site(block.stack);
+        let site = self.touch(block.stack);
         site.live_times.add(lived);
+        site.lifetimes.add(u64::try_from(lived.as_nanos()).unwrap_or(u64::MAX));
+        if is_temporary {
+            site.temporary.add(block.size);
+        }
         if let Some(callstack) = site.number
             && block.state == State::Expired
             && site.freed_expired.count < MUTING_FREE
@@ -291,7 +355,10 @@ impl Tracker {
 
     /// Counts a block that is gone.
     fn count_free(&mut self, block: &Block) {
-        let site = self.site(block.stack);
+        self.newest = None;
+        self.live = self.live.without(Tally { count: 1, bytes: block.size });
+        let site = self.touch(block.stack);
+        site.live = site.live.without(Tally { count: 1, bytes: block.size });
         site.freed.add(block.size);
         if block.state == State::Expired {
             site.freed_expired.add(block.size);
@@ -308,8 +375,13 @@ impl Tracker {
         let block = self.blocks.get_mut(slot);
         let old = std::mem::replace(&mut block.size, size);
         let Block { stack, state, .. } = *block;
-        let site = self.site(stack);
+        self.allocated.resize(old, size);
+        self.live.resize(old, size);
+        let site = self.touch(stack);
         site.allocated.resize(old, size);
+        site.live.resize(old, size);
+        site.sizes.remove(old);
+        site.sizes.add(size);
         if state == State::Expired {
             site.expired.resize(old, size);
         }
@@ -327,7 +399,7 @@ impl Tracker {
     }
 
     fn count_expiry(&mut self, stack: StackId, bytes: u64) {
-        let site = self.site(stack);
+        let site = self.touch(stack);
         site.expired.add(bytes);
         let freed = site.freed_expired.count;
         self.tell_expiry(stack, bytes, freed);

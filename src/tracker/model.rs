@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{CallStackNumber, CallStackStatistics, Finding, Limit, LiveTime, Statistics, Tally, Tracker};
+use super::{Account, CallStackNumber, CallStackStatistics, Finding, Limit, LiveTime, Statistics, Tally, Tracker};
 use crate::config::Limits;
 use crate::event::{CallId, Event, Loss, Sink, StackId, Timestamp};
 
@@ -243,6 +243,20 @@ impl Model {
         }
     }
 
+    /// What is live, by call stack.
+    fn live(&self) -> BTreeMap<StackId, Tally> {
+        let mut live = BTreeMap::<StackId, Tally>::new();
+        for block in self.blocks.iter().filter(|block| block.gone.is_none()) {
+            live.entry(block.stack).or_default().add(block.left);
+        }
+        live
+    }
+
+    /// What was allocated, by call stack: the sizes of the blocks.
+    fn allocated(&self, stack: StackId) -> Vec<u64> {
+        self.of(stack).map(|block| block.asked).collect()
+    }
+
     fn statistics(&self, limits: Limits) -> Statistics {
         let freed_bytes = |block: &Block| if is_freed(block) { block.asked } else { block.asked - block.left };
         let of_unfreed = |block: &&Block| !is_freed(block);
@@ -351,14 +365,43 @@ proptest! {
     ) {
         let limits = Limits { expire: Duration::from_nanos(expire), expired_blocks, call_stacks };
         let (mut tracker, mut model, mut now) = (Tracker::new(limits), Model::default(), 0);
+        let mut at_peak = (Tally::default(), BTreeMap::new());
+        let mut changed = BTreeMap::new();
         for (passes, event) in run {
             now += passes;
             tracker.event(Timestamp(now), event);
             model.event(limits, now, event);
             prop_assert_eq!(tracker.drain_findings().collect::<Vec<_>>(), std::mem::take(&mut model.findings));
             prop_assert_eq!(tracker.limit_reached(), model.limit);
+            let live = model.live();
+            let level = live.values().copied().fold(Tally::default(), Tally::plus);
+            prop_assert_eq!(tracker.level().live, level);
+            if level.bytes > at_peak.0.bytes || at_peak.0.count == 0 {
+                at_peak = (level, live);
+            }
+            if passes % 3 == 1 {
+                changed.extend(tracker.take_changed().into_iter().map(|stack| (stack, tracker.account(stack))));
+            }
         }
         prop_assert_eq!(tracker.statistics(), model.statistics(limits));
+        prop_assert_eq!(tracker.peak().map_or(Tally::default(), |peak| peak.live), at_peak.0);
+        // What is told of changes adds up to all there is.
+        changed.extend(tracker.take_changed().into_iter().map(|stack| (stack, tracker.account(stack))));
+        let live = model.live();
+        for stack in (0..4).map(StackId) {
+            let Some(told) = changed.get(&stack) else {
+                prop_assert!(model.of(stack).next().is_none());
+                continue;
+            };
+            let account = tracker.account(stack);
+            prop_assert_eq!(&Account { at_peak: account.at_peak, ..told.clone() }, &account);
+            prop_assert_eq!(account.live, live.get(&stack).copied().unwrap_or_default());
+            prop_assert_eq!(account.at_peak, at_peak.1.get(&stack).copied().unwrap_or_default());
+            prop_assert_eq!(account.allocated, sum(model.allocated(stack).into_iter()));
+            prop_assert_eq!(account.sizes.count(), account.allocated.count);
+            let freed = model.of(stack).filter(|block| matches!(block.gone, Some((_, Gone::Freed)))).count();
+            prop_assert_eq!(account.lifetimes.count(), freed as u64);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::finding::CallStackNumber;
 use crate::event::{Tally, Timestamp, Totals};
+use crate::histogram::Histogram;
 
 impl Tally {
     /// Counts one block more.
@@ -85,6 +86,20 @@ pub(super) struct Site {
     pub(super) counted_unseen: Tally,
     /// Of such a call stack: the blocks that an exec took away.
     dropped: Tally,
+    /// Of such a call stack: what the source told last.
+    taken_over: Totals,
+    pub(super) live: Tally,
+    /// What was live at the peak of this number.
+    pub(super) at_peak: Tally,
+    pub(super) peak_number: u64,
+    /// Blocks that were freed before anything else was allocated.
+    pub(super) temporary: Tally,
+    /// Sizes of all blocks; of those that changed theirs, the last.
+    pub(super) sizes: Histogram,
+    /// Nanoseconds; of the blocks whose free was seen.
+    pub(super) lifetimes: Histogram,
+    /// Something has changed since that was asked last.
+    pub(super) is_changed: bool,
 }
 
 impl Site {
@@ -92,6 +107,7 @@ impl Site {
     /// miss a block that is freed just then, until its next look.
     pub(super) fn take_over(&mut self, totals: &Totals) {
         self.is_counted = true;
+        self.taken_over = *totals;
         self.allocated = totals.allocated;
         self.freed = totals.freed.plus(totals.unseen_frees);
         self.counted_unseen = totals.unseen_frees;
@@ -101,6 +117,12 @@ impl Site {
         }
         self.live_times = LiveTimes::counted(totals);
         self.oldest = totals.oldest;
+        self.live = self.counted_live();
+    }
+
+    /// True if `totals` tells nothing new.
+    pub(super) fn has_taken_over(&self, totals: &Totals) -> bool {
+        self.is_counted && self.taken_over == *totals
     }
 
     /// Live blocks of a call stack that the source counts.
@@ -129,6 +151,7 @@ impl Site {
     pub(super) fn drop_counted(&mut self, now: Timestamp) -> Tally {
         let live = self.counted_live();
         self.dropped = self.dropped.plus(live);
+        self.live = Tally::default();
         if let Some(oldest) = self.oldest.take() {
             self.dropped_age = self.dropped_age.max(now.since(oldest));
         }
