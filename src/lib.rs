@@ -14,6 +14,7 @@ pub mod event;
 pub mod histogram;
 pub mod profile;
 pub mod ptrace;
+pub mod recording;
 pub mod report;
 pub mod session;
 pub mod source;

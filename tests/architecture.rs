@@ -16,6 +16,7 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("histogram", &[]),
     ("tracker", &["event", "config", "histogram"]),
     ("profile", &["event", "histogram", "symbol"]),
+    ("recording", &["config", "event", "histogram", "profile", "symbol", "tracker", "unwind"]),
 ];
 
 /// For each module: what it must not know.

@@ -38,6 +38,8 @@ pub struct Profile {
     pub blocks: Vec<LiveBlock>,
     /// Frees of addresses where no block was known.
     pub unknown_frees: u64,
+    /// Blocks that `realloc` left where they were, which are no allocations of their own, and the bytes that they had before.
+    pub resized: Tally,
     /// What the source could not see: how often each.
     pub losses: BTreeMap<Loss, u64>,
     /// What a reader has to know besides: damage of the recording, what filters left out, what could not be seen. Sentences.

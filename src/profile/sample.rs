@@ -151,6 +151,7 @@ pub(crate) fn profile() -> Profile {
         }],
         blocks: vec![LiveBlock { address: 0x5555_6000_1000, size: 128, age: Duration::from_secs(9), site: 0 }],
         unknown_frees: 3,
+        resized: tally(2, 96),
         losses: BTreeMap::from([(Loss::NeverReturned, 2)]),
         remarks: vec!["Names of one library are missing.".into()],
     }

@@ -1,11 +1,11 @@
 //! What the tracker tells of each call stack while it goes on: the entries of a recording.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::Tracker;
 use super::site::{LiveTime, Site};
-use crate::event::{StackId, Tally, Timestamp};
+use crate::event::{Loss, StackId, Tally, Timestamp};
 use crate::histogram::Histogram;
 
 /// All blocks together at a moment.
@@ -74,6 +74,12 @@ impl Tracker {
     #[must_use]
     pub fn unknown_frees(&self) -> u64 {
         self.unknown_frees
+    }
+
+    /// What the source could not see until now: how often each.
+    #[must_use]
+    pub fn losses(&self) -> &BTreeMap<Loss, u64> {
+        &self.losses
     }
 
     /// Blocks that `realloc` left where they were, and the bytes that they had before.

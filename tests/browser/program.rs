@@ -148,6 +148,7 @@ pub(crate) fn profile(sites: usize, depth: usize) -> Profile {
             .collect(),
         sites,
         unknown_frees: 3,
+        resized: Default::default(),
         losses: BTreeMap::from([(Loss::NeverReturned, 2)]),
         remarks: vec!["Names of libjson.so.1 are missing: <i>no debug file</i>.".into()],
     }

@@ -1,0 +1,167 @@
+//! Each single event: its form in a recording, and the way back through the tracker.
+
+use std::io;
+use std::time::Duration;
+
+use super::chunk::{Chunks, Found};
+use super::record::{EventRecord, EventsRecord, LOSSES, Record, number_of};
+use super::sample::Sample;
+use super::writer::{LIMIT, Storage, Writer};
+use crate::config::Limits;
+use crate::event::{CallId, Event, Sink, StackId, Timestamp};
+use crate::tracker::Tracker;
+
+/// Between two moments of what is made of single events.
+const INTERVAL: u64 = 1_000_000_000;
+
+/// Events on their way into a recording.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    events: Vec<(u64, EventRecord)>,
+    last: Timestamp,
+}
+
+impl EventLog {
+    /// Adds an event.
+    pub fn push(&mut self, at: Timestamp, event: Event) {
+        let Some(record) = to_record(event) else { return };
+        self.events.push((at.0.saturating_sub(self.last.0), record));
+        self.last = at;
+    }
+
+    /// How many wait to be written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// True if none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Takes what waits; what comes later continues it.
+    #[must_use]
+    pub fn take(&mut self) -> EventLog {
+        EventLog { events: std::mem::take(&mut self.events), last: self.last }
+    }
+
+    pub(super) fn into_record(self) -> Option<EventsRecord> {
+        (!self.events.is_empty()).then_some(EventsRecord { events: self.events })
+    }
+}
+
+/// Nothing for what a recording need not tell.
+fn to_record(event: Event) -> Option<EventRecord> {
+    Some(match event {
+        Event::Allocated { address, size, stack } => EventRecord::Allocated { address, size, stack: stack.0 },
+        Event::Freed { address } => EventRecord::Freed { address },
+        Event::Reallocating { call, address } => EventRecord::Reallocating { call: call.0, address },
+        Event::Reallocated { call, address, size, stack } => {
+            EventRecord::Reallocated { call: call.0, address, size, stack: stack.0 }
+        }
+        Event::ReallocFailed { call } => EventRecord::ReallocFailed { call: call.0 },
+        Event::ReallocFreed { call } => EventRecord::ReallocFreed { call: call.0 },
+        Event::Mapped { address, size, stack } => EventRecord::Mapped { address, size, stack: stack.0 },
+        Event::Unmapped { address, size } => EventRecord::Unmapped { address, size },
+        Event::Remapped { from, from_size, address, size, stack } => {
+            EventRecord::Remapped { from, from_size, address, size, stack: stack.0 }
+        }
+        Event::UnknownFrees(count) => EventRecord::UnknownFrees { count },
+        Event::Replaced => EventRecord::Replaced,
+        Event::Lost(loss, count) => EventRecord::Lost { loss: number_of(&LOSSES, &loss), count },
+        Event::Idle => return None,
+    })
+}
+
+fn to_event(record: EventRecord) -> Option<Event> {
+    Some(match record {
+        EventRecord::Allocated { address, size, stack } => Event::Allocated { address, size, stack: StackId(stack) },
+        EventRecord::Freed { address } => Event::Freed { address },
+        EventRecord::Reallocating { call, address } => Event::Reallocating { call: CallId(call), address },
+        EventRecord::Reallocated { call, address, size, stack } => {
+            Event::Reallocated { call: CallId(call), address, size, stack: StackId(stack) }
+        }
+        EventRecord::ReallocFailed { call } => Event::ReallocFailed { call: CallId(call) },
+        EventRecord::ReallocFreed { call } => Event::ReallocFreed { call: CallId(call) },
+        EventRecord::Mapped { address, size, stack } => Event::Mapped { address, size, stack: StackId(stack) },
+        EventRecord::Unmapped { address, size } => Event::Unmapped { address, size },
+        EventRecord::Remapped { from, from_size, address, size, stack } => {
+            Event::Remapped { from, from_size, address, size, stack: StackId(stack) }
+        }
+        EventRecord::UnknownFrees { count } => Event::UnknownFrees(count),
+        EventRecord::Replaced => Event::Replaced,
+        EventRecord::Lost { loss, count } => Event::Lost(*LOSSES.get(usize::from(loss))?, count),
+    })
+}
+
+/// True if the records hold single events.
+pub(super) fn has_events(bytes: &[u8]) -> bool {
+    Chunks::new(bytes).any(|found| matches!(found, Found::Record(Record::Events(_))))
+}
+
+/// The recording of moments that a run with these events would have given. Damage is passed on to the reader of that.
+///
+/// # Errors
+/// None in practice: it is made in memory.
+pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Vec<u8>> {
+    let mut summary: Option<(Writer, Tracker)> = None;
+    let (mut now, mut next, mut has_ended) = (Timestamp::default(), INTERVAL, false);
+    for found in Chunks::new(bytes) {
+        let record = match found {
+            Found::Record(record) => record,
+            Found::Damage(lost) | Found::CutShort(lost) => {
+                if let Some((writer, _)) = &mut summary {
+                    writer.remark(&format!(
+                        "{lost} bytes of the recording are damaged or cut off: the events in them are missing, so blocks may seem live that were freed."
+                    ))?;
+                }
+                continue;
+            }
+        };
+        match (record, &mut summary) {
+            (Record::Begin(mut begin), None) => {
+                if let Some(expire) = expire {
+                    begin.expire = u64::try_from(expire.as_nanos()).unwrap_or(u64::MAX);
+                }
+                let expire = Duration::from_nanos(begin.expire.max(1));
+                let limits = Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX };
+                summary = Some((Writer::begin(Storage::Memory(Vec::new()), LIMIT, begin)?, Tracker::new(limits)));
+            }
+            (Record::Events(EventsRecord { events }), Some((writer, tracker))) => {
+                for (passed, event) in events {
+                    now.0 = now.0.saturating_add(passed);
+                    if now.0 >= next {
+                        tracker.event(Timestamp(next), Event::Idle);
+                        writer.sample(&Sample::take(tracker))?;
+                        next = (now.0 / INTERVAL).saturating_add(1).saturating_mul(INTERVAL);
+                    }
+                    if let Some(event) = to_event(event) {
+                        tracker.event(now, event);
+                        tracker.drain_findings();
+                    }
+                }
+            }
+            (Record::Snapshot(cause), Some((writer, tracker))) => {
+                writer.sample(&Sample::take(tracker))?;
+                writer.snapshot(&cause)?;
+            }
+            (Record::End(end), Some((writer, tracker))) => {
+                tracker.event(Timestamp(end.at), Event::Idle);
+                writer.sample(&Sample::take_last(tracker))?;
+                writer.append(&Record::End(end))?;
+                has_ended = true;
+            }
+            // Moments stand in such a recording only where the source itself had counted.
+            (record, Some((writer, _))) => writer.append(&record)?,
+            (_, None) => {}
+        }
+    }
+    let Some((mut writer, mut tracker)) = summary else { return Ok(bytes.to_vec()) };
+    if !has_ended {
+        tracker.event(now, Event::Idle);
+        writer.sample(&Sample::take_last(&mut tracker))?;
+    }
+    writer.contents()
+}

@@ -1,0 +1,60 @@
+//! What changed in the tracker since the last look: taken by the thread that traces, written by another.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Loss, StackId, Tally};
+use crate::tracker::{Account, KnownBlock, Level, Tracker};
+
+/// How many of the largest live blocks, and of the oldest, a recording tells at its end.
+const BLOCKS: usize = 100;
+
+/// A moment of a run.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Sample {
+    /// All blocks together.
+    pub level: Level,
+    /// The high-water mark until now.
+    pub peak: Option<Level>,
+    /// Frees of unknown blocks until now.
+    pub unknown_frees: u64,
+    /// Blocks resized where they were, with the bytes they had before.
+    pub resized: Tally,
+    /// What was not seen until now.
+    pub losses: BTreeMap<Loss, u64>,
+    /// The call stacks that have changed since the last sample, ascending.
+    pub sites: Vec<(StackId, Account)>,
+    /// Notable live blocks; of the last sample only.
+    pub blocks: Vec<KnownBlock>,
+}
+
+impl Sample {
+    /// What has changed since the last time.
+    pub fn take(tracker: &mut Tracker) -> Sample {
+        let mut stacks = tracker.take_changed();
+        stacks.sort_unstable();
+        let sites = stacks.into_iter().map(|stack| (stack, tracker.account(stack))).collect();
+        Sample {
+            level: tracker.level(),
+            peak: tracker.peak(),
+            unknown_frees: tracker.unknown_frees(),
+            resized: tracker.resized(),
+            losses: tracker.losses().clone(),
+            sites,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// The last one: all call stacks that have live blocks are in it, with the age of the oldest, and the notable blocks.
+    pub fn take_last(tracker: &mut Tracker) -> Sample {
+        let mut sample = Sample::take(tracker);
+        let mut sites: BTreeMap<StackId, Account> = sample.sites.into_iter().collect();
+        for (stack, oldest) in (0..).map(StackId).zip(tracker.oldest()) {
+            if oldest.is_some() {
+                sites.entry(stack).or_insert_with(|| tracker.account(stack)).oldest = oldest;
+            }
+        }
+        sample.sites = sites.into_iter().collect();
+        sample.blocks = tracker.notable_blocks(BLOCKS);
+        sample
+    }
+}
