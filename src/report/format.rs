@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{collapsed, flamegraph, gprof2dot};
+use super::{collapsed, flamegraph, gprof2dot, tree};
 use crate::profile::{Profile, View, ViewError};
 
 /// A format of reports.
@@ -19,6 +19,8 @@ pub enum Format {
     Gprof2dot,
     /// A flame graph.
     Svg,
+    /// memtrail's call tree: who allocated, and who called whom.
+    Tree,
 }
 
 /// What a format takes of a profile.
@@ -46,6 +48,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Collapsed, name: "collapsed", endings: &[".folded", ".collapsed"], scope: Scope::View, write: collapsed::write },
     Row { format: Format::Gprof2dot, name: "gprof2dot", endings: &[".gprof2dot.json"], scope: Scope::View, write: gprof2dot::write },
     Row { format: Format::Svg, name: "svg", endings: &[".svg"], scope: Scope::View, write: flamegraph::write },
+    Row { format: Format::Tree, name: "tree", endings: &[".tree", ".tree.txt"], scope: Scope::View, write: tree::write },
 ];
 
 /// Why a report cannot be written.

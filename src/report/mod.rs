@@ -12,6 +12,7 @@ pub mod human;
 mod markup;
 mod style;
 mod text;
+mod tree;
 mod wording;
 
 use memleax_platform::ExitStatus;
@@ -21,6 +22,7 @@ use crate::tracker::Limit;
 pub use diagnosis::write_diagnosis;
 pub use format::{Format, Scope, WriteError};
 pub use text::Text;
+pub use tree::{TreeOptions, write_tree};
 
 /// Why monitoring ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
