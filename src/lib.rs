@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod event;
+pub mod filter;
 pub mod histogram;
 pub mod profile;
 pub mod ptrace;

@@ -17,6 +17,7 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("tracker", &["event", "config", "histogram"]),
     ("profile", &["event", "histogram", "symbol"]),
     ("recording", &["config", "event", "histogram", "profile", "symbol", "tracker", "unwind"]),
+    ("filter", &["event", "histogram", "symbol", "profile"]),
 ];
 
 /// For each module: what it must not know.
