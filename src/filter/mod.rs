@@ -190,7 +190,7 @@ impl Filters {
             }
         }
         profile.sites = kept;
-        hiding::renumber(&mut profile, &places);
+        profile.renumber_sites(&places);
         self.filter_blocks(&mut profile);
         self.remark(&mut profile, filtered, &suppressed);
         if !self.noise.is_empty() {

@@ -4,6 +4,8 @@
 //! that is read years later give the same [`Profile`].
 
 mod call;
+mod compare;
+mod join;
 #[cfg(test)]
 pub(crate) mod sample;
 mod view;
@@ -17,6 +19,7 @@ use crate::histogram::Histogram;
 use crate::symbol::NamedStack;
 
 pub use call::Call;
+pub use compare::{Comparison, compare};
 pub use view::{Change, Cost, View, ViewError, Weighed};
 
 /// All that is known of one run.
