@@ -180,6 +180,7 @@ fn remarks(before: &Profile, after: &Profile, how: &Comparison, only: [usize; 2]
             run.pid, run.executable, run.backend
         ));
     }
+    remarks.push(format!("What else is said of call stacks is of {} alone.", how.names[1]));
     if before.run.expire != after.run.expire && how.view == View::Expired {
         remarks.push("The expiry times differ, so what expired cannot be compared.".into());
     }

@@ -8,6 +8,7 @@ mod compare;
 mod join;
 #[cfg(test)]
 pub(crate) mod sample;
+mod topic;
 mod view;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::symbol::NamedStack;
 
 pub use call::Call;
 pub use compare::{Comparison, compare};
+pub use topic::{SiteOrder, Topic};
 pub use view::{Change, Cost, View, ViewError, Weighed};
 
 /// All that is known of one run.

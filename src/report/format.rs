@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{collapsed, flamegraph, gprof2dot, pprof, tree};
+use super::{collapsed, flamegraph, gprof2dot, pprof, tree, views};
 use crate::profile::{Profile, View, ViewError};
 
 /// A format of reports.
@@ -23,6 +23,8 @@ pub enum Format {
     Tree,
     /// pprof's `profile.proto`, gzipped.
     Pprof,
+    /// Text for people.
+    Text,
 }
 
 /// What a format takes of a profile.
@@ -52,6 +54,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Svg, name: "svg", endings: &[".svg"], scope: Scope::View, write: flamegraph::write },
     Row { format: Format::Tree, name: "tree", endings: &[".tree", ".tree.txt"], scope: Scope::View, write: tree::write },
     Row { format: Format::Pprof, name: "pprof", endings: &[".pb", ".pprof"], scope: Scope::Run, write: pprof::write },
+    Row { format: Format::Text, name: "text", endings: &[".txt"], scope: Scope::View, write: views::write },
 ];
 
 /// Why a report cannot be written.

@@ -91,6 +91,24 @@ pub fn time(time: Duration) -> String {
     }
 }
 
+/// `2023-11-14 22:13:20 UTC`, of nanoseconds since 1970.
+#[must_use]
+pub fn date(nanoseconds: u64) -> String {
+    let seconds = nanoseconds / 1_000_000_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days since 1 March of the year 0, in eras of 400 years: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, in_next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year_of_era + in_next_year;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +144,15 @@ mod tests {
         assert_eq!([1_500_000, 999_960_000, 42_000_000_000].map(shown), ["1.5 ms", "1.0 s", "42.0 s"]);
         let seconds = |seconds| time(Duration::from_secs(seconds));
         assert_eq!([185, 7_500, 273_600].map(seconds), ["3 min 5 s", "2 h 5 min", "3 d 4 h"]);
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let of = |seconds: u64| date(seconds * 1_000_000_000);
+        assert_eq!(of(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(of(1_700_000_000), "2023-11-14 22:13:20 UTC");
+        assert_eq!(of(951_782_399), "2000-02-28 23:59:59 UTC");
+        assert_eq!(of(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(of(4_107_542_400), "2100-03-01 00:00:00 UTC");
     }
 }

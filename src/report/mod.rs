@@ -15,6 +15,7 @@ mod pprof;
 mod style;
 mod text;
 mod tree;
+mod views;
 mod wording;
 
 use memleax_platform::ExitStatus;
@@ -25,6 +26,7 @@ pub use diagnosis::write_diagnosis;
 pub use format::{Format, Scope, WriteError};
 pub use text::Text;
 pub use tree::{TreeOptions, write_tree};
+pub use views::{Extent, write_topics};
 
 /// Why monitoring ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,66 @@
+//! One view: its call stacks, the dearest last, as the live report's statistics have them.
+
+use std::io::{self, Write};
+
+use super::{Extent, Label, heading, in_call_stacks, percent, remark};
+use crate::profile::{Change, Cost, Site, Weighed};
+use crate::report::style::{LEAK, Printable};
+use crate::report::{backtrace, human};
+
+pub(super) fn write(weighed: &Weighed<'_>, extent: Extent, output: &mut dyn Write) -> io::Result<()> {
+    let is_change = weighed.costs.iter().any(|cost| cost.change.bytes < 0 || cost.change.count < 0);
+    let text = |change: Change| if is_change { human::change(change) } else { unsigned(change) };
+    let mut label = weighed.label.clone();
+    if let Some(first) = label.get(..1) {
+        label = first.to_uppercase() + &label[1..];
+    }
+    let label = Printable(&label);
+    if weighed.costs.is_empty() {
+        return heading(format_args!("{label}: nothing."), output);
+    }
+    let stacks = in_call_stacks(weighed.costs.len());
+    heading(format_args!("{label}: {} {stacks} (in ascending order)", text(weighed.total())), output)?;
+
+    // Where some shrink, those that changed most are the dearest, whichever way.
+    let mut costs: Vec<&Cost<'_>> = weighed.costs.iter().collect();
+    costs.sort_by_key(|cost| std::cmp::Reverse(cost.change.bytes.unsigned_abs()));
+    let whole = costs.iter().map(|cost| cost.change.bytes.unsigned_abs()).fold(0, u64::saturating_add);
+    let share = |cost: &Cost<'_>| percent(cost.change.bytes.unsigned_abs(), whole);
+    let shown = costs.iter().take(extent.top).take_while(|cost| whole == 0 || share(cost) >= extent.threshold).count();
+    let left = &costs[shown..];
+    if !left.is_empty() {
+        let cost = left.iter().fold(Change::default(), |sum, cost| sum.plus(cost.change));
+        let more = human::grouped(left.len() as u64);
+        remark(&format!("Not shown: {more} that cost less, {} together (--top, --threshold).", text(cost)), output)?;
+    }
+    for (place, cost) in costs[..shown].iter().enumerate().rev() {
+        writeln!(output)?;
+        let (number, cost_text) = (Label(place + 1), text(cost.change));
+        writeln!(output, "{number}: {LEAK}{cost_text}{LEAK:#} ({:.1}%)", share(cost))?;
+        write_numbers(cost.site, output)?;
+        backtrace::write(&cost.site.stack, output)?;
+    }
+    Ok(())
+}
+
+fn unsigned(change: Change) -> String {
+    human::tally(crate::event::Tally { count: change.count.cast_unsigned(), bytes: change.bytes.cast_unsigned() })
+}
+
+/// What else is known of a site; nothing of one that a comparison takes from the other run.
+pub(super) fn write_numbers(site: &Site, output: &mut dyn Write) -> io::Result<()> {
+    if site.allocated.count == 0 {
+        return Ok(());
+    }
+    let [allocated, freed, live] = [site.allocated, site.freed, site.live].map(human::tally);
+    writeln!(output, "    allocated {allocated}; freed {freed}; never freed {live}")?;
+    let mut lives = Vec::new();
+    if let Some((min, mean, max)) = site.lives {
+        let [min, mean, max] = [min, mean, max].map(human::time);
+        lives.push(format!("freed blocks lived {min} to {max}, {mean} on average"));
+    }
+    if let Some(age) = site.oldest {
+        lives.push(format!("the oldest live one is {} old", human::time(age)));
+    }
+    if lives.is_empty() { Ok(()) } else { writeln!(output, "    {}", lives.join("; ")) }
+}
