@@ -58,8 +58,8 @@ impl SiteOrder {
 
 impl Topic {
     /// The names, as a help text has them.
-    pub const NAMES: &str = "summary, leaks, expired, peak, allocated, temporary, snapshots, snapshot=N, growth[=N[..M]], \
-                             sites[=live|live-blocks|allocated|blocks|rate], blocks, sizes, lifetimes, timeline";
+    pub const NAMES: &str = "summary, leaks, expired, peak, allocated, temporary, snapshots, snapshot:N, growth[:N[..M]], \
+                             sites[:live|live-blocks|allocated|blocks|rate], blocks, sizes, lifetimes, timeline";
 
     /// The view, if it is one: what formats other than text can show.
     #[must_use]
@@ -75,7 +75,7 @@ impl FromStr for Topic {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Topic, String> {
-        let (name, detail) = text.split_once('=').map_or((text, None), |(name, detail)| (name, Some(detail)));
+        let (name, detail) = text.split_once(':').map_or((text, None), |(name, detail)| (name, Some(detail)));
         let number = |text: &str| match text.parse::<usize>() {
             Ok(number) if number > 0 => Ok(number),
             _ => Err(format!("{text:?} is no number of a snapshot; they are numbered from 1")),
@@ -120,16 +120,16 @@ mod tests {
     #[test]
     fn each_name_means_a_topic() {
         for name in Topic::NAMES.split(", ") {
-            let plain = name.split('[').next().expect("a name").replace("=N", "=1");
+            let plain = name.split('[').next().expect("a name").replace(":N", ":1");
             assert!(plain.parse::<Topic>().is_ok(), "{plain}");
         }
         for (text, topic) in [
             ("growth", Topic::View(View::Growth { from: None, to: None })),
-            ("growth=2", Topic::View(View::Growth { from: Some(2), to: None })),
-            ("growth=..3", Topic::View(View::Growth { from: None, to: Some(3) })),
-            ("growth=1..2", Topic::View(View::Growth { from: Some(1), to: Some(2) })),
-            ("snapshot=7", Topic::View(View::Snapshot(7))),
-            ("sites=rate", Topic::Sites(SiteOrder::Rate)),
+            ("growth:2", Topic::View(View::Growth { from: Some(2), to: None })),
+            ("growth:..3", Topic::View(View::Growth { from: None, to: Some(3) })),
+            ("growth:1..2", Topic::View(View::Growth { from: Some(1), to: Some(2) })),
+            ("snapshot:7", Topic::View(View::Snapshot(7))),
+            ("sites:rate", Topic::Sites(SiteOrder::Rate)),
             ("sites", Topic::Sites(SiteOrder::LiveBytes)),
         ] {
             assert_eq!(text.parse(), Ok(topic));
@@ -140,10 +140,10 @@ mod tests {
     fn what_is_no_topic_is_answered_with_what_is() {
         for (text, problem) in [
             ("leak", "the views are summary, leaks"),
-            ("leaks=1", "the views are"),
-            ("snapshot=0", "\"0\" is no number of a snapshot"),
-            ("growth=1..x", "\"x\" is no number"),
-            ("sites=name", "call stacks are ordered by live,"),
+            ("leaks:1", "the views are"),
+            ("snapshot:0", "\"0\" is no number of a snapshot"),
+            ("growth:1..x", "\"x\" is no number"),
+            ("sites:name", "call stacks are ordered by live,"),
         ] {
             let answer = text.parse::<Topic>().expect_err(text);
             assert!(answer.starts_with(problem), "{answer}");

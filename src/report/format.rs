@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{collapsed, flamegraph, gprof2dot, pprof, tree, views};
+use super::{collapsed, flamegraph, gprof2dot, json, pprof, tree, views};
 use crate::profile::{Profile, View, ViewError};
 
 /// A format of reports.
@@ -25,6 +25,8 @@ pub enum Format {
     Pprof,
     /// Text for people.
     Text,
+    /// All of the profile, for programs: docs/json.md.
+    Json,
 }
 
 /// What a format takes of a profile.
@@ -55,6 +57,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Tree, name: "tree", endings: &[".tree", ".tree.txt"], scope: Scope::View, write: tree::write },
     Row { format: Format::Pprof, name: "pprof", endings: &[".pb", ".pprof"], scope: Scope::Run, write: pprof::write },
     Row { format: Format::Text, name: "text", endings: &[".txt"], scope: Scope::View, write: views::write },
+    Row { format: Format::Json, name: "json", endings: &[".json"], scope: Scope::Run, write: json::write },
 ];
 
 /// Why a report cannot be written.

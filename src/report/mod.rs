@@ -9,6 +9,7 @@ mod flamegraph;
 mod format;
 mod gprof2dot;
 pub mod human;
+mod json;
 mod markup;
 mod notes;
 mod pprof;

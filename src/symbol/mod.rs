@@ -53,7 +53,7 @@ impl Default for SymbolOptions {
 }
 
 /// A frame with all that is known of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NamedFrame {
     /// Run-time address, as it was in the target.
     pub address: u64,
@@ -88,7 +88,7 @@ pub struct NamedStack {
 }
 
 /// A function that a frame lies in.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Function {
     /// As its language writes it.
     pub name: String,
