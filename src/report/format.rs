@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{collapsed, flamegraph, gprof2dot, json, pprof, tree, views};
+use super::{collapsed, firefox, flamegraph, gprof2dot, json, pprof, tree, views};
 use crate::profile::{Profile, View, ViewError};
 
 /// A format of reports.
@@ -27,6 +27,8 @@ pub enum Format {
     Text,
     /// All of the profile, for programs: docs/json.md.
     Json,
+    /// The Firefox Profiler's processed format.
+    Firefox,
 }
 
 /// What a format takes of a profile.
@@ -58,6 +60,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Pprof, name: "pprof", endings: &[".pb", ".pprof"], scope: Scope::Run, write: pprof::write },
     Row { format: Format::Text, name: "text", endings: &[".txt"], scope: Scope::View, write: views::write },
     Row { format: Format::Json, name: "json", endings: &[".json"], scope: Scope::Run, write: json::write },
+    Row { format: Format::Firefox, name: "firefox", endings: &[".firefox.json", ".profile.json"], scope: Scope::Run, write: firefox::write },
 ];
 
 /// Why a report cannot be written.

@@ -4,6 +4,7 @@
 mod backtrace;
 mod collapsed;
 mod diagnosis;
+mod firefox;
 mod flame;
 mod flamegraph;
 mod format;

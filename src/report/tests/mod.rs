@@ -1,6 +1,7 @@
 //! Each format that other tools read, read by such a tool.
 
 mod collapsed;
+mod firefox;
 mod gprof2dot;
 mod pprof;
 
