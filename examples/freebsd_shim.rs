@@ -10,12 +10,13 @@ use std::process::ExitCode;
 use anstream::AutoStream;
 use memleax::cli::{self, Command};
 use memleax::config::Target;
+use memleax::rendering;
 use memleax::session::{self, Signals};
 use memleax_freebsd_shim::Shim;
 use memleax_platform::freebsd::FreebsdTracer;
 
 fn main() -> ExitCode {
-    let Ok(Command::Watch { config, log }) = cli::parse(env::args_os()) else { return ExitCode::from(2) };
+    let Ok(Command::Watch { config, log, wanted }) = cli::parse(env::args_os()) else { return ExitCode::from(2) };
     let launches = matches!(config.target, Target::Command(_));
     let Ok(signals) = (if launches { Signals::catch_for_program() } else { Signals::catch() }) else {
         return ExitCode::FAILURE;
@@ -28,7 +29,15 @@ fn main() -> ExitCode {
         session::run_through(tracer, &config, &signals, AutoStream::auto(io::stdout()))
     };
     match outcome {
-        Ok(outcome) => outcome.status(config.error_exit_code).into(),
+        Ok(outcome) => {
+            if let Some(profile) = outcome.recording.as_deref().and_then(rendering::of_run) {
+                let standard: &mut dyn Write = if launches { &mut io::stderr() } else { &mut io::stdout() };
+                if let Err(error) = rendering::write(&profile, &wanted, standard) {
+                    _ = writeln!(io::stderr(), "memleax: {error}");
+                }
+            }
+            outcome.status(config.error_exit_code).into()
+        }
         Err(errors) => {
             for error in &errors {
                 _ = writeln!(io::stderr(), "memleax: {error}");

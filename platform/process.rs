@@ -27,6 +27,13 @@ impl fmt::Display for Tid {
     }
 }
 
+/// Words that a zero byte ends each.
+pub(crate) fn words(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.strip_suffix('\0').unwrap_or(&text);
+    if text.is_empty() { Vec::new() } else { text.split('\0').map(str::to_owned).collect() }
+}
+
 /// One mapping of a process's address space (Linux: a line of `/proc/PID/maps`; FreeBSD:
 /// `struct kinfo_vmentry`).
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,18 +1,24 @@
 //! The command line: what may be asked, and what becomes of it.
 
+mod documents;
 mod duration;
 mod manual;
+mod size;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use memleax_platform::Pid;
 
-use crate::config::{Backend, Color, Config, Limits, Target};
+use crate::config::{Color, Config, Keep};
+use crate::rendering::{Reading, Wanted};
+use crate::report::Format;
+use documents::{DocumentArguments, ReadingArguments};
+use watch::{ColorArgument, WatchArguments};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -30,6 +36,8 @@ killed it.";
 const USAGE: &str = "\
 memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
+       memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
+       memleax report [OPTIONS] <FILE>
        memleax doctor [PID]";
 
 const DOCTORS_STATUS: &str = "\
@@ -45,7 +53,8 @@ Signals:
   With COMMAND they are for that: INT, TERM, HUP, QUIT, USR2 and WINCH that memleax is sent are
   passed on (those of the terminal reach it anyway), and memleax goes on until it ends. Three that
   ask for an end within 2 seconds end memleax only: it detaches, reports, and leaves COMMAND
-  running. USR1 is not passed on";
+  running.
+  USR1 takes a snapshot and prints what is live";
 
 /// Names the call stacks of a running process that allocate memory and keep it too long.
 ///
@@ -63,64 +72,11 @@ struct Arguments {
     #[command(subcommand)]
     instead: Option<Instead>,
 
-    /// The process to watch
-    #[arg(value_name = "PID", required_unless_present_any = ["command", "completions", "man"], value_parser = parse_pid)]
-    target: Option<Pid>,
+    #[command(flatten)]
+    watch: WatchArguments,
 
-    /// A program to start and watch, and its arguments
-    #[arg(value_name = "COMMAND", conflicts_with = "target", last = true, value_hint = ValueHint::CommandWithArguments)]
-    command: Vec<OsString>,
-
-    /// Report a block that lives longer than this: seconds, or with units as in 500ms, 6m or 1h30m
-    #[arg(short, long, value_name = "TIME", default_value = "10", value_parser = duration::parse)]
-    expire: Duration,
-
-    /// Read debug information of the target's main executable from FILE
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    debug_file: Option<PathBuf>,
-
-    /// Show at most N frames of a call stack, the allocator's included (1 to 1000)
-    #[arg(short = 'l', long, value_name = "N", default_value_t = 50)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
-    depth: u16,
-
-    /// Stop when one call stack has N expired blocks that were not freed
-    #[arg(short = 'm', long, value_name = "N", default_value_t = 1000)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    expired_blocks: u64,
-
-    /// Stop when N call stacks have expired blocks
-    #[arg(short, long, value_name = "N", default_value_t = 1000)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    call_stacks: u64,
-
-    /// Stop after this time (as for --expire)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    duration: Option<Duration>,
-
-    /// End with status N if blocks were leaked: at the end of the program never freed, else expired
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    error_exitcode: Option<u8>,
-
-    /// Track anonymous memory mappings, too (mmap, mremap, munmap by way of the C library)
-    #[arg(long)]
-    mmap: bool,
-
-    /// How to observe the target
-    #[arg(long, value_name = "BACKEND", default_value = "auto")]
-    backend: BackendArgument,
-
-    /// When to colour the report
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    color: ColorArgument,
-
-    /// Print no live lines, only the final statistics
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Log to standard error what is at least so urgent
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
-    log: LogArgument,
+    #[command(flatten)]
+    documents: DocumentArguments,
 
     /// Print a completion script for SHELL and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
@@ -138,57 +94,51 @@ struct Arguments {
 /// What to do instead of watching.
 #[derive(Subcommand, Clone, Debug)]
 enum Instead {
+    /// Watch a process or a program, and write a recording, of which `memleax report` makes any report later
+    #[command(
+        override_usage = "memleax record [OPTIONS] -o <FILE> <PID>\n       memleax record [OPTIONS] -o <FILE> -- <COMMAND> [ARGS]..."
+    )]
+    Record {
+        #[command(flatten)]
+        watch: WatchArguments,
+
+        /// Write the recording to FILE; it can be read at any time, also after a crash
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
+
+        /// Record each event, by ptrace; FILE then grows with their number
+        #[arg(long)]
+        full: bool,
+
+        /// Keep FILE below this size (bytes, or with units as in 64M) by telling fewer moments
+        #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse, conflicts_with = "full")]
+        max_size: u64,
+    },
+
+    /// Make reports of a recording
+    Report {
+        /// The recording
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        recording: PathBuf,
+
+        #[command(flatten)]
+        documents: DocumentArguments,
+
+        #[command(flatten)]
+        reading: ReadingArguments,
+    },
+
     /// Tell what this machine (and a process) lets memleax do, and what to change; attaches to nothing
     #[command(after_help = DOCTORS_STATUS)]
     Doctor {
         /// The process to look at
-        #[arg(value_name = "PID", value_parser = parse_pid)]
+        #[arg(value_name = "PID", value_parser = watch::parse_pid)]
         target: Option<Pid>,
 
         /// When to colour the answer
         #[arg(long, value_name = "WHEN", default_value = "auto")]
         color: ColorArgument,
     },
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum BackendArgument {
-    /// bpf where it works, else ptrace; the report's head says which and why
-    Auto,
-    /// Breakpoints; exact, needs no privileges beyond a debugger's
-    Ptrace,
-    /// Probes and books inside the kernel: many times cheaper; needs root and Linux 5.8
-    Bpf,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum ColorArgument {
-    /// If standard output is a terminal and NO_COLOR is not set
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-#[value(rename_all = "lower")]
-enum LogArgument {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl From<ColorArgument> for Color {
-    fn from(color: ColorArgument) -> Color {
-        match color {
-            ColorArgument::Auto => Color::Auto,
-            ColorArgument::Always => Color::Always,
-            ColorArgument::Never => Color::Never,
-        }
-    }
 }
 
 /// What the command line asks for.
@@ -200,6 +150,19 @@ pub enum Command {
         config: Config,
         /// The least urgent level that is logged.
         log: tracing::Level,
+        /// The reports to make at the end besides that of the original memleax.
+        wanted: Wanted,
+    },
+    /// Make reports of a recording.
+    Report {
+        /// The recording's file.
+        recording: PathBuf,
+        /// How to read it.
+        reading: Reading,
+        /// The reports.
+        wanted: Wanted,
+        /// When to colour.
+        color: Color,
     },
     /// Tell what is possible here.
     Doctor {
@@ -220,45 +183,31 @@ pub enum Command {
 /// What is wrong with them; also the answers to `--help` and `--version`, as clap has it.
 pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
     let arguments = Arguments::try_parse_from(arguments)?;
-    if let Some(Instead::Doctor { target, color }) = arguments.instead {
-        return Ok(Command::Doctor { target, color: color.into() });
+    match arguments.instead {
+        Some(Instead::Doctor { target, color }) => return Ok(Command::Doctor { target, color: color.into() }),
+        Some(Instead::Record { watch, output, full, max_size }) => {
+            let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full });
+            return Ok(Command::Watch { config, log, wanted: Wanted::default() });
+        }
+        Some(Instead::Report { recording, documents, reading }) => {
+            let wanted = documents.into_wanted(Some(Format::Text))?;
+            let (reading, color) = reading.into_reading();
+            return Ok(Command::Report { recording, reading, wanted, color });
+        }
+        None => {}
     }
     if let Some(shell) = arguments.completions {
         return Ok(Command::Completions(shell));
     }
-    let target = match arguments.target {
-        Some(pid) => Target::Process(pid),
-        None if arguments.man => return Ok(Command::Manual),
-        None => Target::Command(arguments.command),
-    };
-    let config = Config {
-        target,
-        limits: Limits {
-            expire: arguments.expire,
-            expired_blocks: arguments.expired_blocks,
-            call_stacks: arguments.call_stacks,
-        },
-        debug_file: arguments.debug_file,
-        depth: arguments.depth.into(),
-        backend: match arguments.backend {
-            BackendArgument::Auto => Backend::Auto,
-            BackendArgument::Ptrace => Backend::Ptrace,
-            BackendArgument::Bpf => Backend::Bpf,
-        },
-        duration: arguments.duration,
-        mmap: arguments.mmap,
-        color: arguments.color.into(),
-        error_exit_code: arguments.error_exitcode,
-        quiet: arguments.quiet,
-    };
-    let log = match arguments.log {
-        LogArgument::Error => tracing::Level::ERROR,
-        LogArgument::Warn => tracing::Level::WARN,
-        LogArgument::Info => tracing::Level::INFO,
-        LogArgument::Debug => tracing::Level::DEBUG,
-        LogArgument::Trace => tracing::Level::TRACE,
-    };
-    Ok(Command::Watch { config, log })
+    if arguments.man {
+        return Ok(Command::Manual);
+    }
+    // What a program never freed is known when it ends: that is its report.
+    let default = arguments.watch.launches().then_some(Format::Text);
+    let wanted = arguments.documents.into_wanted(default)?;
+    let keep = if wanted.documents.is_empty() { Keep::Nothing } else { Keep::Whole };
+    let (config, log) = arguments.watch.into_config(keep);
+    Ok(Command::Watch { config, log, wanted })
 }
 
 /// Writes the completion script of `shell`.
@@ -279,16 +228,12 @@ pub fn write_manual(output: &mut dyn Write) -> io::Result<()> {
     manual::write(Arguments::command(), output)
 }
 
-fn parse_pid(text: &str) -> Result<Pid, String> {
-    match text.parse() {
-        Ok(pid) if pid > 0 => Ok(Pid(pid)),
-        _ => Err("a process id is a number above 0; see `pgrep NAME`".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{Backend, Limits, Target};
 
     fn watch(arguments: &[&str]) -> Config {
         match parse(["memleax"].iter().chain(arguments)) {
@@ -317,6 +262,8 @@ mod tests {
                 mmap: false,
                 color: Color::Auto,
                 error_exit_code: None,
+                keep: Keep::Nothing,
+                interval: None,
                 quiet: false,
             }
         );
@@ -377,6 +324,8 @@ mod tests {
                 mmap: true,
                 color: Color::Never,
                 error_exit_code: Some(9),
+                keep: Keep::Nothing,
+                interval: None,
                 quiet: true,
             }
         );

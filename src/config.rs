@@ -48,6 +48,24 @@ pub struct Limits {
     pub call_stacks: u64,
 }
 
+/// What is kept of a run besides its report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// Nothing that outlives it.
+    Nothing,
+    /// A recording in memory, for reports to be made of it.
+    Whole,
+    /// A recording in a file.
+    File {
+        /// Its name.
+        path: PathBuf,
+        /// Bytes beyond which moments are thinned out.
+        limit: u64,
+        /// `--full`: each event instead of moments.
+        full: bool,
+    },
+}
+
 /// One run of memleax.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -69,6 +87,10 @@ pub struct Config {
     pub color: Color,
     /// `--error-exitcode`: what to end with if blocks were leaked.
     pub error_exit_code: Option<u8>,
+    /// What is recorded.
+    pub keep: Keep,
+    /// `--interval`: take a snapshot, and show it, so often.
+    pub interval: Option<Duration>,
     /// `-q`: no live lines, only the final statistics.
     pub quiet: bool,
 }

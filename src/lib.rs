@@ -16,6 +16,7 @@ pub mod histogram;
 pub mod profile;
 pub mod ptrace;
 pub mod recording;
+pub mod rendering;
 pub mod report;
 pub mod session;
 pub mod source;

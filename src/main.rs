@@ -10,6 +10,8 @@ use anstream::AutoStream;
 use anstream::stream::RawStream;
 use memleax::cli::{self, Command};
 use memleax::config::{Color, Target};
+use memleax::profile::Profile;
+use memleax::rendering::{self, Wanted};
 use memleax::session::{self, Signals};
 use memleax::{doctor, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -41,7 +43,14 @@ fn main() -> ExitCode {
                 Err(error) => exit_code(Err(error), WENT_WRONG),
             }
         }
-        Command::Watch { config, log } => {
+        Command::Report { recording, reading, wanted, color } => {
+            let profile = match rendering::read(&recording, &reading) {
+                Ok(profile) => profile,
+                Err(error) => return complaint(&error, COULD_NOT_BEGIN),
+            };
+            write_reports(&profile, &wanted, &mut stream(io::stdout(), color)).unwrap_or(ExitCode::SUCCESS)
+        }
+        Command::Watch { config, log, wanted } => {
             let launches = matches!(config.target, Target::Command(_));
             let signals = match if launches { Signals::catch_for_program() } else { Signals::catch() } {
                 Ok(signals) => signals,
@@ -55,7 +64,17 @@ fn main() -> ExitCode {
                 session::run(&config, &signals, stream(io::stdout(), config.color))
             };
             match outcome {
-                Ok(outcome) => outcome.status(config.error_exit_code).into(),
+                Ok(outcome) => {
+                    let profile = outcome.recording.as_deref().and_then(rendering::of_run);
+                    let written = profile.and_then(|profile| {
+                        if launches {
+                            write_reports(&profile, &wanted, &mut stream(io::stderr(), config.color))
+                        } else {
+                            write_reports(&profile, &wanted, &mut stream(io::stdout(), config.color))
+                        }
+                    });
+                    written.unwrap_or_else(|| outcome.status(config.error_exit_code).into())
+                }
                 Err(errors) => {
                     for error in &errors {
                         complain(error);
@@ -69,6 +88,20 @@ fn main() -> ExitCode {
                 }
             }
         }
+    }
+}
+
+/// Writes the reports that are wanted; the exit code, if not all could be written.
+fn write_reports(profile: &Profile, wanted: &Wanted, standard: &mut dyn Write) -> Option<ExitCode> {
+    match rendering::write(profile, wanted, standard) {
+        Ok(unsaid) => {
+            for sentence in unsaid {
+                _ = writeln!(io::stderr(), "memleax: {sentence}");
+            }
+            None
+        }
+        Err(error) if error.is_unread() => None,
+        Err(error) => Some(complaint(&error, WENT_WRONG)),
     }
 }
 
@@ -97,11 +130,13 @@ fn start_log(level: tracing::Level) -> WorkerGuard {
 fn exit_code(result: io::Result<()>, code: u8) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            code.into()
-        }
+        Err(error) => complaint(&error, code),
     }
+}
+
+fn complaint(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    complain(error);
+    code.into()
 }
 
 /// If standard error is closed, there is nobody left to tell.

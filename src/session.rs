@@ -4,8 +4,10 @@
 //! names a frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
 mod backend;
+mod moments;
 mod printer;
 mod program;
+mod recorder;
 mod reporter;
 mod signals;
 #[cfg(test)]
@@ -14,20 +16,24 @@ mod tests;
 use std::any::Any;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use memleax_platform::{ExitStatus, NativeTracer, Pid, RootDirectory, Signal, Tracer};
 
-use crate::config::{Config, Target};
+use crate::config::{Config, Keep, Target};
 use crate::event::{Event, Sink, StackId, Tally, Timestamp, Totals};
 use crate::ptrace::{self, LaunchError};
+use crate::recording::{EventLog, Sample, Storage};
 use crate::report;
 use crate::source::{Progress, Source};
 use crate::symbol::DebugFileError;
 use crate::tracker::{CallStackStatistics, Limit, Statistics, Tracker};
 use backend::Chosen;
+use moments::Moments;
 use printer::Subject;
 use program::Program;
+use recorder::Plan;
 use reporter::Reporter;
 
 pub use program::ProgramEnd;
@@ -62,6 +68,17 @@ pub enum Error {
     /// The target could not be left as it was found.
     #[error("the target may not be as it was found: {0}")]
     NotLeftClean(BoxedError),
+    /// The file for the recording cannot be opened.
+    #[error("cannot write the recording {}: {cause}", .path.display())]
+    NoRecording {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The recording could not be written to its end.
+    #[error("cannot write the recording: {0}; what was written before can be read")]
+    Recording(io::Error),
     /// The report could not be written.
     #[error("cannot write the report: {0}")]
     Output(#[from] io::Error),
@@ -95,6 +112,7 @@ impl Error {
                 | Self::NotStarted(_)
                 | Self::DebugFile(_)
                 | Self::NoThread(_)
+                | Self::NoRecording { .. }
         )
     }
 }
@@ -115,12 +133,14 @@ enum End {
 }
 
 /// What came of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// What became of the program, if memleax has started one.
     pub program: Option<ProgramEnd>,
     /// What the target never freed, if it ended while it was watched; else what expired and was not freed.
     pub leaked: Tally,
+    /// The recording, if it is kept in memory.
+    pub recording: Option<Vec<u8>>,
 }
 
 impl Outcome {
@@ -156,6 +176,7 @@ fn status_of(status: ExitStatus) -> u8 {
 /// # Panics
 /// With whatever panicked in observing or reporting, after having detached.
 pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
+    let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
         Target::Process(pid) => backend::attach(*pid, config).map(|chosen| (*pid, None, chosen)),
         Target::Command(command) => {
@@ -165,7 +186,7 @@ pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'stat
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, pid, why, program, config, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, signals, output)
 }
 
 /// [`run`] by breakpoints, through another tracer than that of this system.
@@ -181,6 +202,7 @@ pub fn run_through(
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
+    let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
         Target::Process(pid) => {
             backend::by_ptrace(*pid, config, tracer, "ptrace".into()).map(|chosen| (*pid, None, chosen))
@@ -192,18 +214,28 @@ pub fn run_through(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, pid, why, program, config, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, signals, output)
+}
+
+/// What is watched.
+struct Watched {
+    pid: Pid,
+    /// Which observes it, and why.
+    backend: String,
+    program: Option<Program>,
+    /// Where its recording is kept.
+    storage: Storage,
 }
 
 fn watch(
     source: &mut dyn Source,
-    pid: Pid,
-    backend: String,
-    mut program: Option<Program>,
+    watched: Watched,
     config: &Config,
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
+    let Watched { pid, backend, mut program, storage } = watched;
+    let plan = Plan::new(config, pid, &backend, source, storage);
     let subject = Subject {
         target: pid,
         backend,
@@ -213,22 +245,24 @@ fn watch(
         quiet: config.quiet,
     };
     let mut tracker = Tracker::new(config.limits);
-    let mut reporter = match Reporter::start(subject, source, output) {
+    let mut reporter = match Reporter::start(subject, plan, source, output) {
         Ok(reporter) => reporter,
         Err(error) => {
-            let detached = source.detach(&mut Feed { tracker: &mut tracker, now: Timestamp::default() });
+            let detached = source.detach(&mut Feed::new(&mut tracker));
             let errors = [Some(Error::NoThread(error)), detached.err().map(Error::NotLeftClean)];
             return Err(errors.into_iter().flatten().collect());
         }
     };
+    let mut log = matches!(config.keep, Keep::File { full: true, .. }).then(EventLog::default);
     let end = catch_unwind(AssertUnwindSafe(|| {
-        observe(source, &mut tracker, config, signals, program.as_mut(), &mut reporter)
+        let feed = Feed { tracker: &mut tracker, now: Timestamp::default(), log: log.as_mut() };
+        observe(source, feed, config, signals, program.as_mut(), &mut reporter)
     }))
     .unwrap_or_else(End::Panicked);
 
     let mut errors = Vec::new();
     if !matches!(end, End::Target(_)) {
-        match source.detach(&mut Feed { tracker: &mut tracker, now: Timestamp::default() }) {
+        match source.detach(&mut Feed::new(&mut tracker)) {
             Ok(notices) => notices.into_iter().for_each(|notice| reporter.notice(notice)),
             Err(error) => errors.push(Error::NotLeftClean(error)),
         }
@@ -252,18 +286,23 @@ fn watch(
             report::End::Terminated
         }
     };
+    match &mut log {
+        Some(log) => reporter.events(log.take(), source),
+        None => reporter.sample(Sample::take_last(&mut tracker), source),
+    }
     let statistics = tracker.statistics();
     let leaked = leaked(&statistics, end);
     reporter.end(end, broke_off.as_ref().map(ToString::to_string), statistics, source);
     errors.extend(broke_off.map(Error::BrokeOff));
+    let mut recording = None;
     match reporter.wait(signals) {
-        Ok(()) => {}
+        Ok(recorded) => recording = recorded,
         // The reader had enough: an ordinary end.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => errors.push(error),
     }
     let program = program.map(|mut program| ended.unwrap_or_else(|| program.wait(signals)));
-    if errors.is_empty() { Ok(Outcome { program, leaked }) } else { Err(errors) }
+    if errors.is_empty() { Ok(Outcome { program, leaked, recording }) } else { Err(errors) }
 }
 
 fn leaked(statistics: &Statistics, end: report::End) -> Tally {
@@ -275,13 +314,13 @@ fn leaked(statistics: &Statistics, end: report::End) -> Tally {
 
 fn observe(
     source: &mut dyn Source,
-    tracker: &mut Tracker,
+    mut feed: Feed<'_>,
     config: &Config,
     signals: &Signals,
     mut program: Option<&mut Program>,
     reporter: &mut Reporter,
 ) -> End {
-    let mut feed = Feed { tracker, now: Timestamp::default() };
+    let mut moments = Moments::new(config.interval);
     let duration = config.duration.unwrap_or(Duration::MAX);
     loop {
         let progress = match source.observe(&mut feed) {
@@ -294,6 +333,7 @@ fn observe(
         for finding in feed.tracker.drain_findings() {
             reporter.finding(finding, source);
         }
+        moments.pass(&mut feed, signals, source, reporter);
         if let Progress::TargetEnded(status) = progress {
             return End::Target(status);
         }
@@ -325,12 +365,23 @@ fn observe(
 struct Feed<'a> {
     tracker: &'a mut Tracker,
     now: Timestamp,
+    /// Where single events are recorded.
+    log: Option<&'a mut EventLog>,
+}
+
+impl<'a> Feed<'a> {
+    fn new(tracker: &'a mut Tracker) -> Self {
+        Feed { tracker, now: Timestamp::default(), log: None }
+    }
 }
 
 impl Sink for Feed<'_> {
     fn event(&mut self, at: Timestamp, event: Event) {
         self.now = at;
         self.tracker.event(at, event);
+        if let Some(log) = &mut self.log {
+            log.push(at, event);
+        }
     }
 
     fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals) {

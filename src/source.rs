@@ -34,6 +34,9 @@ pub trait Source {
     /// When the target could not be left cleanly.
     fn detach(&mut self, sink: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn std::error::Error + Send + Sync>>;
 
+    /// True if it tells each event as it happens; false if it counts itself and tells totals now and then.
+    fn tells_events(&self) -> bool;
+
     /// The stacks that events named.
     fn stacks(&self) -> &StackTable;
 

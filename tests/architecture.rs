@@ -28,7 +28,9 @@ const MUST_NOT_IMPORT: &[(&str, &[&str])] = &[
     ("ptrace", &["bpf", "tracker", "symbol", "report", "session", "cli"]),
     ("bpf", &["ptrace", "tracker", "symbol", "report", "session", "cli"]),
     ("source", &["ptrace", "bpf", "tracker", "symbol", "report", "session", "cli"]),
-    ("cli", &["session", "source", "ptrace", "bpf", "tracker", "report"]),
+    // Of reports and of rendering it knows the names of what may be asked for.
+    ("cli", &["session", "source", "ptrace", "bpf", "tracker"]),
+    ("rendering", &["session", "source", "ptrace", "bpf", "tracker", "cli"]),
     ("session", &["cli", "doctor"]),
     ("doctor", &["cli", "session", "ptrace", "tracker", "report"]),
 ];

@@ -36,6 +36,8 @@ error: the following required arguments were not provided:
 
 Usage: memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
+       memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
+       memleax report [OPTIONS] <FILE>
        memleax doctor [PID]
 
 For more information, try '--help'.

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 const README: &str = include_str!("../README.md");
 
-fn help() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_memleax")).arg("--help").output().expect("memleax runs");
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_memleax")).args(arguments).output().expect("memleax runs");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
@@ -25,7 +25,7 @@ fn long_options(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_option_is_in_the_table_and_no_other() {
     let usage = README.split("## Usage").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a usage section");
-    let mut expected = long_options(&help());
+    let mut expected = long_options(&help(&["--help"]));
     for self_explaining in ["--help", "--version"] {
         assert!(expected.remove(self_explaining), "{self_explaining}");
     }
@@ -33,8 +33,23 @@ fn every_option_is_in_the_table_and_no_other() {
 }
 
 #[test]
+fn every_option_of_recordings_and_reports_is_told_and_no_other() {
+    let section = README.split("## Recordings and reports").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let told = long_options(section.expect("a section on recordings"));
+    let of_run = long_options(&help(&["--help"]));
+    let of_subcommands: BTreeSet<String> =
+        ["record", "report"].iter().flat_map(|name| long_options(&help(&[name, "--help"]))).collect();
+    let unknown: Vec<_> =
+        told.iter().filter(|option| !of_run.contains(*option) && !of_subcommands.contains(*option)).collect();
+    assert!(unknown.is_empty(), "no such options: {unknown:?}");
+    let untold: Vec<_> =
+        of_subcommands.iter().filter(|option| !of_run.contains(*option) && !told.contains(*option)).collect();
+    assert!(untold.is_empty(), "not told of: {untold:?}");
+}
+
+#[test]
 fn the_exit_statuses_are_those_of_the_help() {
-    let help = help();
+    let help = help(&["--help"]);
     let told = help.split("Exit status:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("in the help");
     let told: Vec<&str> = told.lines().filter_map(|line| line.trim().split_once("  ")).map(|(code, _)| code).collect();
     let table =

@@ -57,6 +57,7 @@ mod names {
     pub const CTL_KERN: c_int = 1;
     pub const KERN_PROC: c_int = 14;
     pub const KERN_PROC_PID: c_int = 1;
+    pub const KERN_PROC_ARGS: c_int = 7;
     pub const KERN_PROC_VMMAP: c_int = 32;
     pub const KERN_PROC_AUXV: c_int = 36;
     /// `struct kinfo_vmentry` (`sys/user.h`).

@@ -37,6 +37,12 @@ pub(super) struct ProcessInfo {
     pub(super) threads: usize,
 }
 
+/// The command line of a process; empty if it has none or is no more.
+pub fn command_line<S: Sys>(sys: &mut S, pid: Pid) -> Vec<String> {
+    let name = [abi::CTL_KERN, abi::KERN_PROC, abi::KERN_PROC_ARGS, pid.0];
+    crate::process::words(&sys.sysctl(Name::Numbers(&name)).unwrap_or_default())
+}
+
 impl<S: Sys> FreebsdTracer<S> {
     /// What the kernel tells of a process: [`Error::Gone`] if there is none.
     pub(super) fn process_info(&mut self, pid: Pid) -> Result<ProcessInfo, Error> {

@@ -20,6 +20,7 @@ mod tests;
 mod tracer;
 mod wait;
 
+pub use facts::command_line;
 pub use host::{check_access, host};
 pub use root::RootDirectory;
 pub use sys::{Name, Request, Sys};

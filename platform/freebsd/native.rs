@@ -28,6 +28,12 @@ pub fn host() -> Host {
     crate::freebsd::host(&mut NativeSys)
 }
 
+/// The command line of a process; empty if it has none or is no more.
+#[must_use]
+pub fn command_line(pid: Pid) -> Vec<String> {
+    crate::freebsd::command_line(&mut NativeSys, pid)
+}
+
 /// Whether a process may be traced, without beginning to.
 ///
 /// # Errors

@@ -11,6 +11,12 @@ use super::status::{self, Status, proc_error};
 use super::{LinuxTracer, RootDirectory};
 use crate::{AuxiliaryVector, Error, Mapping, Pid, ProcessFacts, Tid};
 
+/// The command line of a process; empty if it has none or is no more.
+#[must_use]
+pub fn command_line(pid: Pid) -> Vec<String> {
+    crate::process::words(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+}
+
 impl LinuxTracer {
     /// See [`Tracer::facts`](crate::Tracer::facts).
     pub(super) fn read_facts(&self, pid: Pid) -> Result<ProcessFacts, Error> {

@@ -544,6 +544,10 @@ impl<T: Tracer> Source for BpfSource<T> {
         Ok(self.notices())
     }
 
+    fn tells_events(&self) -> bool {
+        false
+    }
+
     fn stacks(&self) -> &StackTable {
         &self.stacks
     }

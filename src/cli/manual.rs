@@ -19,7 +19,7 @@ const SECTIONS: [(&str, &[&str]); 3] = [
             "Where memleax has started a program, signals are for that. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR2 and SIGWINCH that \
              another process sends to memleax are passed on; those that the terminal sends reach the program anyway. memleax goes on \
              until the program ends. Three that ask for an end within two seconds are taken to mean memleax: it detaches, reports, and \
-             leaves the program running. Ctrl-Z stops both, until the shell lets them go on. SIGUSR1 is not passed on.",
+             leaves the program running. Ctrl-Z stops both, until the shell lets them go on. SIGUSR1 takes a snapshot and prints what is live.",
             "SIGKILL cannot be caught. The target lives on: memleax leaves a handler for SIGTRAP in it that carries \
              the program over the breakpoints that stay in its text. They cost time; the next memleax that attaches \
              to it removes them. Two kinds of target would not survive, and memleax warns of them: those in which a seccomp \

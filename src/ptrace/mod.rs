@@ -124,6 +124,10 @@ impl<T: Tracer> Source for PtraceSource<T> {
         Ok(notices)
     }
 
+    fn tells_events(&self) -> bool {
+        true
+    }
+
     fn stacks(&self) -> &StackTable {
         self.engine.callers.table()
     }

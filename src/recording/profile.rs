@@ -10,6 +10,10 @@ use crate::event::{Ending, Frame, Tally, Timestamp};
 use crate::profile::{LiveBlock, Module, Moment, Profile, Run, Site, Snapshot};
 use crate::symbol::{Function, NamedFrame, NamedStack};
 use crate::tracker::Level;
+use crate::unwind::NotedModule;
+
+/// Modules that may be missing between others.
+const LOST: usize = 1000;
 
 /// Moments that a profile has at the most: more than a screen has columns.
 const MOMENTS: usize = 1000;
@@ -19,6 +23,39 @@ impl Replayed {
     #[must_use]
     pub fn has_names(&self) -> bool {
         !self.names.is_empty()
+    }
+
+    /// Lets frames be named anew.
+    pub fn forget_names(&mut self) {
+        self.names.clear();
+    }
+
+    /// How many frames there are to name.
+    #[must_use]
+    pub fn count_frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The modules, by their numbers, none left out.
+    #[must_use]
+    pub fn modules(&self) -> Vec<NotedModule> {
+        let last = self.modules.keys().next_back().map_or(0, |last| last + 1);
+        let noted = |id| {
+            let Some(module) = self.modules.get(&id) else {
+                // Lost with a damaged part. Its frames keep their addresses.
+                let path = "[lost module]".into();
+                return NotedModule { path, build_id: Vec::new(), range: 0..0, bias: 0, is_executable: false };
+            };
+            NotedModule {
+                path: module.path.clone().into(),
+                build_id: module.build_id.clone(),
+                range: module.start..module.end,
+                bias: module.bias,
+                is_executable: module.is_executable,
+            }
+        };
+        // As many as there are records, however large a number a damaged one may have.
+        (0..last).take(self.modules.len() + LOST).map(noted).collect()
     }
 
     /// All that it tells. `name` is asked for frames whose names the recording has not got; `None` if it cannot name them.

@@ -116,12 +116,6 @@ fn read(bytes: &[u8]) -> Option<Replayed> {
             if damage == 1 { "" } else { "s" }
         ));
     }
-    if replayed.ending.is_none() {
-        replayed.remarks.push(
-            "The recording breaks off: memleax was killed, or it still goes on. What follows is as of its last moment."
-                .into(),
-        );
-    }
     Some(replayed)
 }
 

@@ -277,6 +277,12 @@ impl Writer {
         self.append(&Record::Remark(text.into()))
     }
 
+    /// How many frames were written.
+    #[must_use]
+    pub fn frame_count(&self) -> usize {
+        self.frames.len()
+    }
+
     pub(super) fn append_names(&mut self, names: NamesRecord) -> io::Result<()> {
         self.append(&Record::Names(names))
     }
@@ -295,6 +301,14 @@ impl Writer {
     /// Those of the file; also if it cannot be read, as a pipe.
     pub fn contents(&mut self) -> io::Result<Vec<u8>> {
         self.storage.read()
+    }
+
+    /// Takes all that was written, if it is in memory: nothing may be written any more.
+    pub fn take_memory(&mut self) -> Option<Vec<u8>> {
+        match &mut self.storage {
+            Storage::Memory(bytes) => Some(std::mem::take(bytes)),
+            Storage::File { .. } => None,
+        }
     }
 
     pub(super) fn append(&mut self, record: &Record) -> io::Result<()> {

@@ -117,6 +117,12 @@ impl Format {
         by_ending(name.strip_suffix(".gz").unwrap_or(&name)).or_else(|| by_ending(&name)).map(|(_, format)| format)
     }
 
+    /// How names of its files end, without `.gz`; the first is the usual one.
+    #[must_use]
+    pub fn endings(self) -> &'static [&'static str] {
+        self.row().endings
+    }
+
     /// What it takes of a profile.
     #[must_use]
     pub fn scope(self) -> Scope {

@@ -14,6 +14,7 @@ mod json;
 mod markup;
 mod notes;
 mod pprof;
+mod progress;
 mod style;
 mod text;
 mod tree;
@@ -26,6 +27,7 @@ use crate::tracker::Limit;
 
 pub use diagnosis::write_diagnosis;
 pub use format::{Format, Scope, WriteError};
+pub use progress::Progress;
 pub use text::Text;
 pub use tree::{TreeOptions, write_tree};
 pub use views::{Extent, write_topics};

@@ -8,7 +8,7 @@ use memleax_platform::{Child, NativeTracer, Pid, Resume, RootDirectory, Tracer};
 use super::Error;
 #[cfg(bpf)]
 use crate::bpf::{AttachError, BpfSource};
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Keep};
 use crate::ptrace::{Held, PtraceSource};
 use crate::source::Source;
 use crate::symbol::DebugFileFinder;
@@ -77,7 +77,13 @@ enum Choice {
 }
 
 fn by_choice(pid: Pid, config: &Config) -> Result<Choice, Error> {
+    let is_full = matches!(config.keep, Keep::File { full: true, .. });
     match config.backend {
+        Backend::Auto if is_full => Ok(Choice::Ptrace("ptrace, as only it tells single events (--full)".into())),
+        Backend::Bpf if is_full => Err(Error::Refused(
+            "cannot record single events by bpf, whose programs count inside the kernel: use --backend=ptrace, or leave out --full"
+                .into(),
+        )),
         Backend::Ptrace => Ok(Choice::Ptrace("ptrace".into())),
         Backend::Bpf => by_uprobes(pid, config, "bpf".into()).map(Choice::Made),
         Backend::Auto => match by_uprobes(pid, config, "bpf, the cheaper one, as it works here".into()) {

@@ -16,8 +16,10 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use super::printer::{self, Subject};
+use super::recorder::Plan;
 use super::{Error, Signals};
 use crate::event::{Backtrace, StackId};
+use crate::recording::{EventLog, Sample};
 use crate::report::End;
 use crate::source::{Notice, Source};
 use crate::tracker::{Finding, Statistics};
@@ -36,6 +38,12 @@ pub(super) enum Message {
     Stack(StackId, Backtrace),
     Notice(Notice),
     Finding(Finding),
+    /// A moment, for the recording.
+    Sample(Box<Sample>),
+    /// Single events, for the recording.
+    Events(EventLog),
+    /// What is live as of the last sample is to be kept, and shown; and why.
+    Snapshot(&'static str),
     /// So many repeating lines were left out here.
     LeftOut(u64),
     SuspendRefused,
@@ -61,10 +69,12 @@ pub(super) struct Reporter {
     /// Disconnected when the thread is over, however that came about.
     ended: Receiver<Infallible>,
     shared: Arc<Shared>,
-    thread: JoinHandle<Result<(), Error>>,
+    thread: JoinHandle<Result<Option<Vec<u8>>, Error>>,
     quiet: bool,
     modules_sent: usize,
     stacks_sent: FxHashSet<StackId>,
+    /// All before this one are sent.
+    next_stack: u32,
     left_out: u64,
 }
 
@@ -75,6 +85,7 @@ impl Reporter {
     /// If the system has no thread left for us.
     pub(super) fn start(
         subject: Subject,
+        plan: Plan,
         source: &dyn Source,
         output: impl Write + Send + 'static,
     ) -> io::Result<Self> {
@@ -88,11 +99,11 @@ impl Reporter {
             let shared = Arc::clone(&shared);
             move || {
                 let _alive: Sender<Infallible> = alive;
-                printer::print(subject, modules, output, &inbox, shared)
+                printer::print(subject, plan, modules, output, &inbox, shared)
             }
         })?;
         let stacks_sent = FxHashSet::default();
-        Ok(Self { messages, ended, shared, thread, quiet, modules_sent, stacks_sent, left_out: 0 })
+        Ok(Self { messages, ended, shared, thread, quiet, modules_sent, stacks_sent, next_stack: 0, left_out: 0 })
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -119,6 +130,36 @@ impl Reporter {
         self.send(Message::Finding(finding));
     }
 
+    /// True if the other thread is so far behind that a moment may be left out.
+    pub(super) fn is_behind(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) >= BACKLOG
+    }
+
+    /// A moment, for the recording.
+    pub(super) fn sample(&mut self, sample: Sample, source: &dyn Source) {
+        self.send_new_stacks(source);
+        self.send(Message::Sample(Box::new(sample)));
+    }
+
+    /// Single events, for the recording.
+    pub(super) fn events(&mut self, events: EventLog, source: &dyn Source) {
+        self.send_new_stacks(source);
+        self.send(Message::Events(events));
+    }
+
+    /// What was live at the last sample is kept as a snapshot, and shown.
+    pub(super) fn snapshot(&mut self, cause: &'static str) {
+        self.send(Message::Snapshot(cause));
+    }
+
+    fn send_new_stacks(&mut self, source: &dyn Source) {
+        let known = u32::try_from(source.stacks().len()).unwrap_or(u32::MAX);
+        for id in self.next_stack..known {
+            self.send_stack(StackId(id), source);
+        }
+        self.next_stack = known;
+    }
+
     /// Sends the end of the report. The source is not needed afterwards.
     pub(super) fn end(&mut self, end: End, broke_off: Option<String>, statistics: Statistics, source: &dyn Source) {
         self.account_for_left_out();
@@ -133,7 +174,7 @@ impl Reporter {
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until all is printed. A signal in the meantime stops the naming of further frames, the next one the
+    /// Waits until all is printed; returns the recording if it is in memory and wanted. A signal in the meantime stops the naming of further frames, the next one the
     /// waiting.
     ///
     /// # Errors
@@ -141,7 +182,7 @@ impl Reporter {
     ///
     /// # Panics
     /// If the thread did.
-    pub(super) fn wait(self, signals: &Signals) -> Result<(), Error> {
+    pub(super) fn wait(self, signals: &Signals) -> Result<Option<Vec<u8>>, Error> {
         drop(self.messages);
         while self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             if signals.end_requested() && self.shared.hurry.swap(true, Ordering::Relaxed) {

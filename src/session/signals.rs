@@ -19,6 +19,7 @@ const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 pub struct Signals {
     end: Arc<AtomicBool>,
     suspend: Arc<AtomicBool>,
+    snapshot: Arc<AtomicBool>,
     inherited: InheritedSignals,
     /// Those that are for a program that memleax has started.
     for_program: Vec<(Signal, Arrivals)>,
@@ -39,6 +40,7 @@ impl Default for Signals {
         Self {
             end: Arc::default(),
             suspend: Arc::default(),
+            snapshot: Arc::default(),
             inherited: InheritedSignals::now(),
             for_program: Vec::new(),
         }
@@ -53,14 +55,14 @@ impl Signals {
     /// If the system refuses a handler.
     pub fn catch() -> io::Result<Self> {
         let signals = Self::default();
-        for signal in ENDING.into_iter().chain([SIGUSR1, SIGUSR2, SIGXCPU]) {
+        for signal in ENDING.into_iter().chain([SIGUSR2, SIGXCPU]) {
             // `nohup memleax` is to go on after its terminal.
             if signal == SIGHUP && is_ignored(Signal(signal)) {
                 continue;
             }
             signal_hook::flag::register(signal, Arc::clone(&signals.end))?;
         }
-        signals.catch_stops()?;
+        signals.catch_others()?;
         Ok(signals)
     }
 
@@ -71,8 +73,6 @@ impl Signals {
     pub fn catch_for_program() -> io::Result<Self> {
         let mut signals = Self::default();
         signal_hook::flag::register(SIGXCPU, Arc::clone(&signals.end))?;
-        // Kept for memleax itself.
-        signal_hook::flag::register(SIGUSR1, Arc::default())?;
         for signal in ENDING.into_iter().chain([SIGUSR2, SIGWINCH]).map(Signal) {
             // What the program is to ignore it could not be told anyway.
             if !is_ignored(signal) {
@@ -81,12 +81,14 @@ impl Signals {
                 signals.for_program.push((signal, arrivals));
             }
         }
-        signals.catch_stops()?;
+        signals.catch_others()?;
         Ok(signals)
     }
 
-    fn catch_stops(&self) -> io::Result<()> {
+    /// Those that are the same whatever is watched.
+    fn catch_others(&self) -> io::Result<()> {
         signal_hook::flag::register(SIGTSTP, Arc::clone(&self.suspend))?;
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&self.snapshot))?;
         // Blocked, not caught: a write to the terminal then succeeds, where with a handler it would be tried forever.
         SigSet::from_iter([Name::SIGTTIN, Name::SIGTTOU]).thread_block()?;
         Ok(())
@@ -106,6 +108,11 @@ impl Signals {
     /// True if the terminal asked to stop memleax (Ctrl-Z) since the last call.
     pub(super) fn suspend_requested(&self) -> bool {
         self.suspend.swap(false, Ordering::Relaxed)
+    }
+
+    /// True if a snapshot was asked for (SIGUSR1) since the last call.
+    pub(super) fn snapshot_requested(&self) -> bool {
+        self.snapshot.swap(false, Ordering::Relaxed)
     }
 
     /// What came for the program since the last call.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use memleax_platform::{Pid, Signal};
 
 use super::*;
-use crate::config::{Backend, Color, Limits, Target};
+use crate::config::{Backend, Color, Keep, Limits, Target};
 use crate::event::{Backtrace, Ending, Frame, FrameKind, StackId};
 use crate::source::Notice;
 use crate::stack::StackTable;
@@ -106,6 +106,10 @@ impl Source for Scripted {
         self.detach.clone().map_err(Into::into)
     }
 
+    fn tells_events(&self) -> bool {
+        true
+    }
+
     fn stacks(&self) -> &StackTable {
         &self.stacks
     }
@@ -182,6 +186,8 @@ fn config() -> Config {
         mmap: false,
         color: Color::Never,
         error_exit_code: None,
+        keep: Keep::Nothing,
+        interval: None,
         quiet: false,
     }
 }
@@ -222,7 +228,9 @@ impl Run {
     }
 
     fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
-        watch(&mut self.source, Pid(42), "scripted".into(), None, config, &self.signals, output)
+        let storage = Storage::Memory(Vec::new());
+        let watched = Watched { pid: Pid(42), backend: "scripted".into(), program: None, storage };
+        watch(&mut self.source, watched, config, &self.signals, output)
     }
 }
 

@@ -20,6 +20,7 @@ mod module;
 mod module_map;
 mod raw_backtrace;
 mod registers;
+mod reopened;
 mod rule;
 mod rule_cache;
 mod rules;
@@ -30,6 +31,7 @@ pub use loader::{LoaderState, state_changed_function};
 pub use module::{Module, ModuleTable, Role};
 pub use module_map::{Changes, ModuleMap};
 pub use raw_backtrace::{RawBacktrace, RawFrame};
+pub use reopened::NotedModule;
 pub use rules::{Base, Row, Rule, RuleKind, Saved};
 pub use unwinder::{Unwinder, rule_rows};
 

@@ -7,7 +7,7 @@ use memleax_platform::NativeTracer;
 use memleax_targets::{Process, unable};
 
 use super::*;
-use crate::config::{Backend, Color, Limits, Target};
+use crate::config::{Backend, Color, Keep, Limits, Target};
 
 /// As deep as the kernel walks, and the allocator's function.
 const DEPTH: usize = super::super::layout::FRAMES + 1;
@@ -42,6 +42,8 @@ fn attach(
         mmap: false,
         color: Color::Never,
         error_exit_code: None,
+        keep: Keep::Nothing,
+        interval: None,
         quiet: true,
     };
     match BpfSource::attach_with(pid, &config, NativeTracer::default(), Box::new(|_| None), variants, sizes) {

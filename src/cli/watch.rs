@@ -1,0 +1,174 @@
+//! What to watch, and how: the options of a live run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, ValueHint};
+use memleax_platform::Pid;
+
+use super::duration;
+use crate::config::{Backend, Color, Config, Keep, Limits, Target};
+
+/// The limits of the original memleax, where a process is watched live.
+const LIMIT: u64 = 1000;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct WatchArguments {
+    /// The process to watch
+    #[arg(value_name = "PID", required_unless_present = "command", value_parser = parse_pid)]
+    target: Option<Pid>,
+
+    /// A program to start and watch, and its arguments
+    #[arg(value_name = "COMMAND", conflicts_with = "target", last = true, value_hint = ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+
+    /// Report a block that lives longer than this: seconds, or with units as in 500ms, 6m or 1h30m
+    #[arg(short, long, value_name = "TIME", default_value = "10", value_parser = duration::parse)]
+    expire: Duration,
+
+    /// Read debug information of the target's main executable from FILE
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    debug_file: Option<PathBuf>,
+
+    /// Show at most N frames of a call stack, the allocator's included (1 to 1000)
+    #[arg(short = 'l', long, value_name = "N", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    depth: u16,
+
+    /// Stop when one call stack has N expired blocks that were not freed [default: 1000; with COMMAND or record: never]
+    #[arg(short = 'm', long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    expired_blocks: Option<u64>,
+
+    /// Stop when N call stacks have expired blocks [default: 1000; with COMMAND or record: never]
+    #[arg(short, long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    call_stacks: Option<u64>,
+
+    /// Stop after this time (as for --expire)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    duration: Option<Duration>,
+
+    /// Take a snapshot so often, and show it
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    interval: Option<Duration>,
+
+    /// End with status N if blocks were leaked: at the end of the program never freed, else expired
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    error_exitcode: Option<u8>,
+
+    /// Track anonymous memory mappings, too (mmap, mremap, munmap by way of the C library)
+    #[arg(long)]
+    mmap: bool,
+
+    /// How to observe the target
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    backend: BackendArgument,
+
+    /// When to colour the report
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: ColorArgument,
+
+    /// Print no live lines, only the final statistics
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Log to standard error what is at least so urgent
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    log: LogArgument,
+}
+
+impl WatchArguments {
+    /// How to watch what, if anything is to be watched; and what is logged.
+    pub(super) fn into_config(self, keep: Keep) -> (Config, tracing::Level) {
+        let target = match self.target {
+            Some(pid) => Target::Process(pid),
+            None => Target::Command(self.command),
+        };
+        let is_live = matches!(target, Target::Process(_)) && !matches!(keep, Keep::File { .. });
+        let limit = |asked: Option<u64>| asked.unwrap_or(if is_live { LIMIT } else { u64::MAX });
+        let config = Config {
+            target,
+            limits: Limits {
+                expire: self.expire,
+                expired_blocks: limit(self.expired_blocks),
+                call_stacks: limit(self.call_stacks),
+            },
+            debug_file: self.debug_file,
+            depth: self.depth.into(),
+            backend: match self.backend {
+                BackendArgument::Auto => Backend::Auto,
+                BackendArgument::Ptrace => Backend::Ptrace,
+                BackendArgument::Bpf => Backend::Bpf,
+            },
+            duration: self.duration,
+            interval: self.interval,
+            mmap: self.mmap,
+            color: self.color.into(),
+            error_exit_code: self.error_exitcode,
+            keep,
+            quiet: self.quiet,
+        };
+        let log = match self.log {
+            LogArgument::Error => tracing::Level::ERROR,
+            LogArgument::Warn => tracing::Level::WARN,
+            LogArgument::Info => tracing::Level::INFO,
+            LogArgument::Debug => tracing::Level::DEBUG,
+            LogArgument::Trace => tracing::Level::TRACE,
+        };
+        (config, log)
+    }
+
+    /// True if a program is to be started.
+    pub(super) fn launches(&self) -> bool {
+        self.target.is_none()
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum BackendArgument {
+    /// bpf where it works, else ptrace; the report's head says which and why
+    Auto,
+    /// Breakpoints; exact, needs no privileges beyond a debugger's
+    Ptrace,
+    /// Probes and books inside the kernel: many times cheaper; needs root and Linux 5.8
+    Bpf,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(super) enum ColorArgument {
+    /// If standard output is a terminal and NO_COLOR is not set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+#[value(rename_all = "lower")]
+enum LogArgument {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<ColorArgument> for Color {
+    fn from(color: ColorArgument) -> Color {
+        match color {
+            ColorArgument::Auto => Color::Auto,
+            ColorArgument::Always => Color::Always,
+            ColorArgument::Never => Color::Never,
+        }
+    }
+}
+
+pub(super) fn parse_pid(text: &str) -> Result<Pid, String> {
+    match text.parse() {
+        Ok(pid) if pid > 0 => Ok(Pid(pid)),
+        _ => Err("a process id is a number above 0; see `pgrep NAME`".into()),
+    }
+}

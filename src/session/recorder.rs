@@ -1,0 +1,179 @@
+//! Writes the recording of a run, in the thread that prints.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use memleax_platform::{ExitStatus, Pid};
+
+use super::Error;
+use crate::config::{Config, Keep, Target};
+use crate::event::{Backtrace, Frame, StackId, Timestamp};
+use crate::recording::{self, Begin, EventLog, Replayed, Sample, Storage, Writer};
+use crate::report::End;
+use crate::source::Source;
+use crate::symbol::NamedFrame;
+use crate::tracker::Limit;
+use crate::unwind::{ModuleTable, Role};
+
+/// What a recording is to be.
+pub(super) struct Plan {
+    pub(super) begin: Begin,
+    pub(super) storage: Storage,
+    pub(super) limit: u64,
+    /// Somebody reads it after the run, so frames are to be named.
+    pub(super) is_wanted: bool,
+}
+
+/// A recording that grows.
+pub(super) struct Recorder {
+    writer: Writer,
+    is_wanted: bool,
+    /// How many are written.
+    modules: usize,
+    /// Why nothing is written any more.
+    failure: Option<io::Error>,
+    last: Timestamp,
+}
+
+/// Opens the file that `config` asks for.
+///
+/// # Errors
+/// If it cannot be opened.
+pub(super) fn storage(config: &Config) -> Result<Storage, Error> {
+    match &config.keep {
+        Keep::File { path, .. } => {
+            Storage::create(path).map_err(|cause| Error::NoRecording { path: path.clone(), cause })
+        }
+        Keep::Nothing | Keep::Whole => Ok(Storage::Memory(Vec::new())),
+    }
+}
+
+impl Plan {
+    pub(super) fn new(config: &Config, pid: Pid, backend: &str, source: &dyn Source, storage: Storage) -> Self {
+        let command = match &config.target {
+            Target::Command(command) => command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            Target::Process(_) => memleax_platform::command_line(pid),
+        };
+        let executable = source.modules().iter().find(|module| module.role == Role::Executable);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Plan {
+            begin: Begin {
+                version: env!("CARGO_PKG_VERSION").into(),
+                pid: pid.0.unsigned_abs(),
+                command,
+                executable: executable.map(|module| module.path.display().to_string()).unwrap_or_default(),
+                backend: backend.into(),
+                started: nanoseconds(started),
+                expire: nanoseconds(config.limits.expire),
+                launched: matches!(config.target, Target::Command(_)),
+                by_event: source.tells_events(),
+            },
+            storage,
+            limit: match config.keep {
+                Keep::File { limit, .. } => limit,
+                Keep::Nothing | Keep::Whole => recording::LIMIT,
+            },
+            is_wanted: !matches!(config.keep, Keep::Nothing),
+        }
+    }
+}
+
+impl Recorder {
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub(super) fn begin(plan: Plan) -> io::Result<Self> {
+        let writer = Writer::begin(plan.storage, plan.limit, plan.begin)?;
+        Ok(Self { writer, is_wanted: plan.is_wanted, modules: 0, failure: None, last: Timestamp::default() })
+    }
+
+    pub(super) fn modules(&mut self, modules: &ModuleTable) {
+        for module in modules.iter().skip(self.modules) {
+            self.attempt(|writer| writer.module(module));
+        }
+        self.modules = modules.len();
+    }
+
+    pub(super) fn stack(&mut self, id: StackId, backtrace: &Backtrace) {
+        self.attempt(|writer| writer.stack(id, backtrace));
+    }
+
+    pub(super) fn sample(&mut self, sample: &Sample) {
+        self.last = sample.level.at;
+        self.attempt(|writer| writer.sample(sample));
+    }
+
+    pub(super) fn events(&mut self, events: EventLog) {
+        self.attempt(|writer| writer.events(events));
+    }
+
+    pub(super) fn remark(&mut self, text: &str) {
+        self.attempt(|writer| writer.remark(text));
+    }
+
+    /// Keeps what is live as of the last sample.
+    pub(super) fn snapshot(&mut self, cause: &str) {
+        self.attempt(|writer| writer.snapshot(cause));
+    }
+
+    /// What the recording tells until now.
+    pub(super) fn replay(&mut self) -> io::Result<Option<Replayed>> {
+        Ok(recording::replay(&self.writer.contents()?, None))
+    }
+
+    /// True if frames are to be named for those who read the recording.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted && self.failure.is_none()
+    }
+
+    pub(super) fn names(&mut self, name: impl FnMut(&Frame) -> Arc<NamedFrame>) {
+        self.attempt(|writer| writer.names(name));
+    }
+
+    /// The frames that [`names`](Self::names) will ask for.
+    pub(super) fn count_frames(&self) -> usize {
+        self.writer.frame_count()
+    }
+
+    /// Ends the recording. Returns it if it is in memory and wanted.
+    ///
+    /// # Errors
+    /// Why it is not complete.
+    pub(super) fn end(&mut self, end: End) -> io::Result<Option<Vec<u8>>> {
+        let (at, ending) = (self.last, sentence(end));
+        self.attempt(|writer| writer.end(at, &ending));
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None if self.is_wanted => Ok(self.writer.take_memory()),
+            None => Ok(None),
+        }
+    }
+
+    /// After the first failure (a full disk) nothing more is written: it would not be readable.
+    fn attempt(&mut self, write: impl FnOnce(&mut Writer) -> io::Result<()>) {
+        if self.failure.is_none()
+            && let Err(error) = write(&mut self.writer)
+        {
+            tracing::warn!("the recording ends here: {error}");
+            self.failure = Some(error);
+        }
+    }
+}
+
+fn sentence(end: End) -> String {
+    match end {
+        End::TargetEnded(ExitStatus::Exited(status)) => format!("The process ended with status {status}."),
+        End::TargetEnded(ExitStatus::Killed(signal)) => format!("The process was killed by signal {}.", signal.0),
+        End::TargetEnded(ExitStatus::Unknown) => "The process ended.".into(),
+        End::Limit(Limit::ExpiredBlocks { count, .. }) => {
+            format!("Monitoring ended as {count} blocks of one call stack had expired.")
+        }
+        End::Limit(Limit::CallStacks { count }) => {
+            format!("Monitoring ended as {count} call stacks had expired blocks.")
+        }
+        End::Terminated => "Monitoring was ended; the process went on.".into(),
+    }
+}
