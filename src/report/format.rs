@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::style::Plain;
 use super::{collapsed, firefox, flamegraph, gprof2dot, json, pprof, tree, views};
-use crate::profile::{Profile, View, ViewError};
+use crate::profile::{Profile, Topic, View, ViewError};
 
 /// A format of reports.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,6 +39,25 @@ pub enum Scope {
     View,
     /// The whole run; the view says at most which numbers a reader sees first.
     Run,
+}
+
+/// What text tells, and how much; other formats tell all of a view.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Detail {
+    /// What text tells; if there is nothing, a summary and the view.
+    pub topics: Vec<Topic>,
+    /// At most so many call stacks, blocks or rows in text.
+    pub top: usize,
+    /// In text and trees, what costs less than this share of the total, in percent, is only counted. `None`: what is usual.
+    pub threshold: Option<f64>,
+    /// Trees begin at `main`, not at the allocators.
+    pub top_down: bool,
+}
+
+impl Default for Detail {
+    fn default() -> Detail {
+        Detail { topics: Vec::new(), top: 50, threshold: None, top_down: false }
+    }
 }
 
 type WriteFormat = fn(&Profile, &View, &mut dyn Write) -> Result<Vec<String>, WriteError>;
@@ -137,11 +157,61 @@ impl Format {
         (self.row().write)(profile, view, output)
     }
 
+    /// The same, with as much detail as is asked for.
+    ///
+    /// # Errors
+    /// As [`Format::write`].
+    pub fn write_detail(
+        self,
+        profile: &Profile,
+        view: &View,
+        detail: &Detail,
+        output: &mut dyn Write,
+    ) -> Result<Vec<String>, WriteError> {
+        match self {
+            Format::Tree => tree::write_detail(profile, view, detail, output),
+            Format::Text => views::write_detail(profile, view, detail, output),
+            _ => self.write(profile, view, output),
+        }
+    }
+
+    /// The same without colours.
+    ///
+    /// # Errors
+    /// As [`Format::write`].
+    pub fn write_plain(
+        self,
+        profile: &Profile,
+        view: &View,
+        detail: &Detail,
+        output: &mut dyn Write,
+    ) -> Result<Vec<String>, WriteError> {
+        match self {
+            Format::Tree | Format::Text => self.write_detail(profile, view, detail, &mut Plain::new(output)),
+            // They have none, and what looks like one is part of them.
+            _ => self.write(profile, view, output),
+        }
+    }
+
     /// The same into a file, compressed if its name ends in `.gz`. What was in the file is kept until there is something to write.
     ///
     /// # Errors
     /// As [`Format::write`]; then the file may be there in part.
     pub fn write_file(self, profile: &Profile, view: &View, path: &Path) -> Result<Vec<String>, WriteError> {
+        self.write_file_detail(profile, view, &Detail::default(), path)
+    }
+
+    /// The same, with as much detail as is asked for.
+    ///
+    /// # Errors
+    /// As [`Format::write_file`].
+    pub fn write_file_detail(
+        self,
+        profile: &Profile,
+        view: &View,
+        detail: &Detail,
+        path: &Path,
+    ) -> Result<Vec<String>, WriteError> {
         let in_file = |cause| WriteError::File { path: path.to_owned(), cause };
         let mut file = BufWriter::with_capacity(1 << 16, CreatedWhenWritten { path, file: None });
         // pprof's files are compressed, whatever their name.
@@ -149,11 +219,12 @@ impl Format {
             self != Format::Pprof && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
         let left_out = if gzip {
             let mut encoder = GzEncoder::new(&mut file, Compression::default());
-            let left_out = self.write(profile, view, &mut encoder).map_err(|error| error.of_file(path))?;
+            let left_out =
+                self.write_plain(profile, view, detail, &mut encoder).map_err(|error| error.of_file(path))?;
             encoder.finish().map_err(in_file)?;
             left_out
         } else {
-            self.write(profile, view, &mut file).map_err(|error| error.of_file(path))?
+            self.write_plain(profile, view, detail, &mut file).map_err(|error| error.of_file(path))?
         };
         file.flush().map_err(in_file)?;
         file.get_mut().open().map_err(in_file)?;
@@ -238,6 +309,23 @@ mod tests {
         flate2::read::GzDecoder::new(file).read_to_string(&mut unpacked).expect("gzip");
         assert_eq!(unpacked, fs::read_to_string(plain).expect("a file"));
         assert!(unpacked.contains("malloc"));
+    }
+
+    #[test]
+    fn files_have_no_colours_and_binary_ones_are_left_as_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for format in Format::all() {
+            let path = folder.path().join(format.name());
+            format.write_file(&sample::profile(), &View::Leaks, &path).expect("a file");
+            let (mut styled, written) = (Vec::new(), fs::read(&path).expect("a file"));
+            format.write(&sample::profile(), &View::Leaks, &mut styled).expect("a Vec takes everything");
+            match format {
+                Format::Tree | Format::Text => {
+                    assert!(styled.contains(&0x1b) && !written.contains(&0x1b), "{}", format.name());
+                }
+                _ => assert_eq!(written, styled, "{}", format.name()),
+            }
+        }
     }
 
     #[test]

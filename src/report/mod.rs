@@ -26,11 +26,9 @@ use memleax_platform::ExitStatus;
 use crate::tracker::Limit;
 
 pub use diagnosis::write_diagnosis;
-pub use format::{Format, Scope, WriteError};
+pub use format::{Detail, Format, Scope, WriteError};
 pub use progress::Progress;
 pub use text::Text;
-pub use tree::{TreeOptions, write_tree};
-pub use views::{Extent, write_topics};
 
 /// Why monitoring ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

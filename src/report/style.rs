@@ -1,7 +1,9 @@
 //! How text looks: the colours, and what keeps a target's names from commanding the terminal.
 
 use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
 
+use anstream::adapter::StripBytes;
 use anstyle::{AnsiColor, Style};
 
 pub(super) const HEADING: Style = Style::new().bold();
@@ -23,5 +25,28 @@ impl Display for Printable<'_> {
             f.write_str(part)?;
         }
         Ok(())
+    }
+}
+
+/// Passes on what is written, without colours.
+pub(super) struct Plain<'a> {
+    output: &'a mut dyn Write,
+    state: StripBytes,
+}
+
+impl<'a> Plain<'a> {
+    pub(super) fn new(output: &'a mut dyn Write) -> Plain<'a> {
+        Plain { output, state: StripBytes::new() }
+    }
+}
+
+impl Write for Plain<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.state.strip_next(bytes).try_for_each(|text| self.output.write_all(text))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
     }
 }

@@ -21,18 +21,18 @@ use std::io::{self, Write};
 
 use rustc_hash::FxHashMap;
 
-use super::format::WriteError;
+use super::format::{Detail, WriteError};
 use super::human::{grouped, grouped_signed};
 use super::style::{FAINT, FUNCTION, HEADING, Printable};
 use crate::profile::{Call, Change, Profile, View, Weighed};
 
 /// What a tree is to look like.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct TreeOptions {
+struct TreeOptions {
     /// What costs less than this share of the total, in percent, is told in one line.
-    pub threshold: f64,
+    threshold: f64,
     /// From `main` to the allocators, not from the allocators to `main`.
-    pub top_down: bool,
+    top_down: bool,
 }
 
 impl Default for TreeOptions {
@@ -47,7 +47,22 @@ impl Default for TreeOptions {
 /// # Errors
 /// If the profile does not have what `view` asks for, or `output` fails.
 pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> Result<Vec<String>, WriteError> {
-    write_tree(&profile.weigh(view)?, TreeOptions::default(), output)?;
+    write_detail(profile, view, &Detail::default(), output)
+}
+
+/// The same as it is asked for.
+///
+/// # Errors
+/// As [`write()`].
+pub(super) fn write_detail(
+    profile: &Profile,
+    view: &View,
+    detail: &Detail,
+    output: &mut dyn Write,
+) -> Result<Vec<String>, WriteError> {
+    let usual = TreeOptions::default();
+    let options = TreeOptions { threshold: detail.threshold.unwrap_or(usual.threshold), top_down: detail.top_down };
+    write_tree(&profile.weigh(view)?, options, output)?;
     Ok(Vec::new())
 }
 
@@ -55,7 +70,7 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
 ///
 /// # Errors
 /// Those of `output`.
-pub fn write_tree(weighed: &Weighed<'_>, options: TreeOptions, output: &mut dyn Write) -> io::Result<()> {
+fn write_tree(weighed: &Weighed<'_>, options: TreeOptions, output: &mut dyn Write) -> io::Result<()> {
     let tree = Tree::new(weighed, options.top_down);
     let printer = Printer { tree: &tree, whole: tree.nodes[0].weight, threshold: options.threshold };
     let (label, total) = (Printable(&weighed.label), grouped_signed(weighed.total().bytes));

@@ -12,7 +12,7 @@ mod time;
 use std::fmt;
 use std::io::{self, Write};
 
-use super::format::WriteError;
+use super::format::{Detail, WriteError};
 use super::human;
 use super::style::{CALL_STACK, HEADING, Printable};
 use crate::event::Tally;
@@ -20,17 +20,11 @@ use crate::profile::{Profile, Site, Topic, View};
 
 /// How much is shown.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Extent {
+struct Extent {
     /// At most so many call stacks, blocks, rows.
-    pub top: usize,
+    top: usize,
     /// What costs less than this share of the total, in percent, is only counted.
-    pub threshold: f64,
-}
-
-impl Default for Extent {
-    fn default() -> Self {
-        Extent { top: 50, threshold: 0.0 }
-    }
+    threshold: f64,
 }
 
 /// The summary and one view, as usual.
@@ -38,8 +32,23 @@ impl Default for Extent {
 /// # Errors
 /// If the profile does not have what `view` asks for, or `output` fails.
 pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> Result<Vec<String>, WriteError> {
-    let topics = [Topic::Summary, Topic::View(view.clone())];
-    write_topics(profile, &topics, Extent::default(), output)?;
+    write_detail(profile, view, &Detail::default(), output)
+}
+
+/// The same as it is asked for.
+///
+/// # Errors
+/// As [`write()`].
+pub(super) fn write_detail(
+    profile: &Profile,
+    view: &View,
+    detail: &Detail,
+    output: &mut dyn Write,
+) -> Result<Vec<String>, WriteError> {
+    let usual = [Topic::Summary, Topic::View(view.clone())];
+    let topics = if detail.topics.is_empty() { &usual[..] } else { &detail.topics };
+    let extent = Extent { top: detail.top, threshold: detail.threshold.unwrap_or(0.0) };
+    write_topics(profile, topics, extent, output)?;
     Ok(Vec::new())
 }
 
@@ -47,12 +56,7 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
 ///
 /// # Errors
 /// If the profile does not have it, before anything is written; if `output` fails.
-pub fn write_topics(
-    profile: &Profile,
-    topics: &[Topic],
-    extent: Extent,
-    output: &mut dyn Write,
-) -> Result<(), WriteError> {
+fn write_topics(profile: &Profile, topics: &[Topic], extent: Extent, output: &mut dyn Write) -> Result<(), WriteError> {
     for topic in topics {
         if let Topic::View(view) = topic {
             profile.weigh(view)?;

@@ -4,6 +4,8 @@ use insta::assert_snapshot;
 use super::*;
 use crate::profile::{SiteOrder, sample};
 
+const USUAL: Extent = Extent { top: 50, threshold: 0.0 };
+
 fn shown_of(profile: &Profile, topic: Topic, extent: Extent) -> String {
     let mut output = StripStream::new(Vec::new());
     write_topics(profile, &[topic], extent, &mut output).expect("a view that can be had");
@@ -11,7 +13,7 @@ fn shown_of(profile: &Profile, topic: Topic, extent: Extent) -> String {
 }
 
 fn shown(topic: Topic) -> String {
-    shown_of(&sample::profile(), topic, Extent::default())
+    shown_of(&sample::profile(), topic, USUAL)
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn the_summary_has_totals_losses_and_remarks() {
     profile.run.by_event = false;
     profile.run.launched = false;
     profile.sites[0].temporary = None;
-    assert_snapshot!(shown_of(&profile, Topic::Summary, Extent::default()), @r"
+    assert_snapshot!(shown_of(&profile, Topic::Summary, USUAL), @r"
     == Process 4321: /srv/server --port 80
     -- Watched for 10.0 s from 2023-11-14 22:13:20 UTC by ptrace; attached while it ran. memleax 0.1.0.
     Warning: The recording breaks off; the numbers are those of its last whole entry.
@@ -118,7 +120,7 @@ fn what_is_not_shown_is_counted() {
     "#);
     let mut profile = sample::profile();
     profile.sites.clear();
-    assert_eq!(shown_of(&profile, Topic::View(View::Leaks), Extent::default()), "== Never freed: nothing.\n");
+    assert_eq!(shown_of(&profile, Topic::View(View::Leaks), USUAL), "== Never freed: nothing.\n");
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn single_blocks_have_age_and_stack() {
     ");
     let mut profile = sample::profile();
     profile.blocks.clear();
-    assert_snapshot!(shown_of(&profile, Topic::Blocks, Extent::default()), @r"
+    assert_snapshot!(shown_of(&profile, Topic::Blocks, USUAL), @r"
     == Single blocks: none is known of the 9 blocks, 1.0 KiB live at the end.
     -- Single blocks are not part of this recording.
     ");
@@ -176,7 +178,7 @@ fn sizes_and_lifetimes_are_bars() {
     "#);
     let mut profile = sample::profile();
     profile.sites[1].lifetimes = None;
-    assert_snapshot!(shown_of(&profile, Topic::Lifetimes, Extent::default()), @r"
+    assert_snapshot!(shown_of(&profile, Topic::Lifetimes, USUAL), @r"
     == Life times of all blocks that were freed
     -- Not known of 3 blocks: the backend does not tell.
         from 512 ns                  1  50.0% ████████████████████████████████████████
@@ -204,7 +206,7 @@ fn the_course_of_time_is_drawn_for_all_and_for_what_grew_most() {
     "#);
     let mut profile = sample::profile();
     profile.timeline.clear();
-    assert_snapshot!(shown_of(&profile, Topic::Timeline, Extent::default()), @r"
+    assert_snapshot!(shown_of(&profile, Topic::Timeline, USUAL), @r"
     == Live memory over time: nothing.
     -- No course of time was recorded.
     ");
@@ -217,7 +219,7 @@ fn snapshots_are_listed_with_what_changed_between_them() {
     second.cause = "memtrail_snapshot".into();
     second.moment = profile.timeline[2];
     profile.snapshots.push(second);
-    assert_snapshot!(shown_of(&profile, Topic::Snapshots, Extent::default()), @r"
+    assert_snapshot!(shown_of(&profile, Topic::Snapshots, USUAL), @r"
     == 2 snapshots
           1  after 5.0 s, by signal: 9 blocks, 4.7 KiB live (+9 blocks, +4.7 KiB)
           2  after 10.0 s, by memtrail_snapshot: 9 blocks, 1.0 KiB live (+0 blocks, -3.7 KiB)
@@ -228,7 +230,7 @@ fn snapshots_are_listed_with_what_changed_between_them() {
 fn nothing_is_written_of_a_view_that_cannot_be_had() {
     let mut output = Vec::new();
     let topics = [Topic::Summary, Topic::View(View::Snapshot(2))];
-    let error = write_topics(&sample::profile(), &topics, Extent::default(), &mut output).expect_err("one was taken");
+    let error = write_topics(&sample::profile(), &topics, USUAL, &mut output).expect_err("one was taken");
     assert_eq!(error.to_string(), "cannot show snapshot 2: the number taken is 1");
     assert_eq!(output, b"");
 }
