@@ -295,7 +295,14 @@ fn watch(
     reporter.end(end, broke_off.as_ref().map(ToString::to_string), statistics, source);
     errors.extend(broke_off.map(Error::BrokeOff));
     let mut recording = None;
-    match reporter.wait(signals) {
+    let mut is_hurried = || match &mut program {
+        Some(program) if ended.is_none() => {
+            ended = program.relay(signals).map(ProgramEnd::Left);
+            ended.is_some()
+        }
+        _ => signals.end_requested() || signals.received().iter().any(|received| received.asking_to_end > 0),
+    };
+    match reporter.wait(&mut is_hurried) {
         Ok(recorded) => recording = recorded,
         // The reader had enough: an ordinary end.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}

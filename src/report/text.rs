@@ -178,6 +178,18 @@ impl<W: Write> Text<W> {
         writeln!(self.output, "    un-freed memory live time: max={}", of.unfreed_live_time.as_secs())
     }
 
+    /// The blocks that a target which has ended never freed.
+    ///
+    /// # Errors
+    /// When `output` fails.
+    pub fn never_freed(&mut self, blocks: Tally) -> io::Result<()> {
+        match blocks.count {
+            0 => self.remark("Every memory block was freed."),
+            1 => self.remark(&format!("1 memory block ({} bytes) was never freed.", blocks.bytes)),
+            count => self.remark(&format!("{count} memory blocks ({} bytes) were never freed.", blocks.bytes)),
+        }
+    }
+
     /// What the statistics do not tell, and what they tell wrongly.
     fn shortcomings(&mut self, statistics: &Statistics) -> io::Result<()> {
         let Statistics { unexpired, unseen_frees, dropped_by_exec, unknown_frees, .. } = statistics;

@@ -137,6 +137,9 @@ impl<W: Write> Printer<W> {
             self.text.warning(&format!("Monitoring broke off: {cause}"))?;
         }
         self.text.statistics(statistics, |id| self.names.stack(id))?;
+        if let End::TargetEnded(_) = end {
+            self.text.never_freed(statistics.never_freed)?;
+        }
         if self.names.shared.hurry.load(Ordering::Relaxed) {
             self.text.remark("Names are missing, as a second signal cut the naming short.")?;
         }

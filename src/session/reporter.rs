@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
+use super::Error;
 use super::printer::{self, Subject};
 use super::recorder::Plan;
-use super::{Error, Signals};
 use crate::event::{Backtrace, StackId};
 use crate::recording::{EventLog, Sample};
 use crate::report::End;
@@ -174,18 +174,18 @@ impl Reporter {
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until all is printed; returns the recording if it is in memory and wanted. A signal in the meantime stops the naming of further frames, the next one the
-    /// waiting.
+    /// Waits until all is printed; returns the recording if it is in memory and wanted. `is_hurried` is asked now and then: the first
+    /// time that it says so stops the naming of further frames, the next one the waiting.
     ///
     /// # Errors
     /// Why the report is not complete.
     ///
     /// # Panics
     /// If the thread did.
-    pub(super) fn wait(self, signals: &Signals) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn wait(self, is_hurried: &mut dyn FnMut() -> bool) -> Result<Option<Vec<u8>>, Error> {
         drop(self.messages);
         while self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            if signals.end_requested() && self.shared.hurry.swap(true, Ordering::Relaxed) {
+            if is_hurried() && self.shared.hurry.swap(true, Ordering::Relaxed) {
                 return Err(Error::CutShort);
             }
         }

@@ -99,10 +99,9 @@ impl Signals {
         &self.inherited
     }
 
-    /// True if a signal asked to end since the last call.
+    /// True if a signal asked memleax itself to end since the last call.
     pub(super) fn end_requested(&self) -> bool {
-        let asked = self.received().iter().any(|received| received.asking_to_end > 0);
-        self.end.swap(false, Ordering::Relaxed) || asked
+        self.end.swap(false, Ordering::Relaxed)
     }
 
     /// True if the terminal asked to stop memleax (Ctrl-Z) since the last call.

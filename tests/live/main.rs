@@ -13,6 +13,7 @@ mod errors;
 mod ground_truth;
 mod harness;
 mod hits;
+mod launch;
 mod modules;
 mod options;
 mod programs;

@@ -38,7 +38,16 @@ impl Process {
     /// If it cannot be started.
     #[must_use]
     pub fn spawn(command: &mut Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_reading(command, Stdio::piped())
+    }
+
+    /// Starts a command whose standard input is `stdin`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn spawn_reading(command: &mut Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
         let name = format!("{} ({})", command.get_program().to_string_lossy(), child.id());
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
@@ -84,7 +93,7 @@ impl Process {
     /// # Panics
     /// If it no longer reads.
     pub fn send(&mut self, command: &str) {
-        let stdin = self.stdin.as_mut().expect("stdin is open until `finish`");
+        let stdin = self.stdin.as_mut().expect("stdin is a pipe, and open until `wait`");
         stdin
             .write_all(format!("{command}\n").as_bytes())
             .unwrap_or_else(|e| panic!("cannot send {command:?} to {}: {e}", self.name));

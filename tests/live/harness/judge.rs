@@ -23,11 +23,16 @@ pub(crate) struct Symbols {
 
 /// Reads the symbols of a program that is running.
 pub(crate) fn program_symbols(program: &Program, target: &Process) -> Symbols {
+    program_symbols_of(program, target.id())
+}
+
+/// The same by pid.
+pub(crate) fn program_symbols_of(program: &Program, pid: u32) -> Symbols {
     let module = program.path.to_str().expect("test paths are UTF-8").to_owned();
     let bytes = fs::read(&program.unstripped).unwrap_or_else(|e| panic!("cannot read {module}: {e}"));
     let file = object::File::parse(&*bytes).unwrap_or_else(|e| panic!("{module}: {e}"));
     let first = file.segments().map(|segment| segment.address()).min().unwrap_or(0) & !0xfff;
-    let load = load_address(target.id(), &module).unwrap_or_else(|| panic!("{module} is not mapped"));
+    let load = load_address(pid, &module).unwrap_or_else(|| panic!("{module} is not mapped"));
     let bias = load.wrapping_sub(first);
     let functions = file
         .symbols()

@@ -2,6 +2,7 @@
 
 mod backend;
 mod judge;
+mod launched;
 mod monitor;
 mod report;
 mod state;
@@ -10,7 +11,8 @@ mod tracefs;
 mod without_proc;
 
 pub(crate) use backend::{Backend, memleax, program};
-pub(crate) use judge::{assert_truth, lines_checked, program_symbols};
+pub(crate) use judge::{assert_truth, lines_checked, program_symbols, program_symbols_of};
+pub(crate) use launched::{InTerminal, Launched};
 pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
 pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
