@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::style::Plain;
-use super::{collapsed, firefox, flamegraph, gprof2dot, json, pprof, tree, views};
+use super::{collapsed, firefox, flamegraph, gprof2dot, html, json, pprof, tree, views};
 use crate::profile::{Profile, Topic, View, ViewError};
 
 /// A format of reports.
@@ -20,6 +20,8 @@ pub enum Format {
     Gprof2dot,
     /// A flame graph.
     Svg,
+    /// The whole run as one page.
+    Html,
     /// memtrail's call tree: who allocated, and who called whom.
     Tree,
     /// pprof's `profile.proto`, gzipped.
@@ -76,6 +78,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Collapsed, name: "collapsed", endings: &[".folded", ".collapsed"], scope: Scope::View, write: collapsed::write },
     Row { format: Format::Gprof2dot, name: "gprof2dot", endings: &[".gprof2dot.json"], scope: Scope::View, write: gprof2dot::write },
     Row { format: Format::Svg, name: "svg", endings: &[".svg"], scope: Scope::View, write: flamegraph::write },
+    Row { format: Format::Html, name: "html", endings: &[".html", ".htm"], scope: Scope::Run, write: html::write },
     Row { format: Format::Tree, name: "tree", endings: &[".tree", ".tree.txt"], scope: Scope::View, write: tree::write },
     Row { format: Format::Pprof, name: "pprof", endings: &[".pb", ".pprof"], scope: Scope::Run, write: pprof::write },
     Row { format: Format::Text, name: "text", endings: &[".txt"], scope: Scope::View, write: views::write },

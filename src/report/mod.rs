@@ -9,6 +9,7 @@ mod flame;
 mod flamegraph;
 mod format;
 mod gprof2dot;
+mod html;
 pub mod human;
 mod json;
 mod markup;

@@ -2,6 +2,7 @@
 
 mod devtools;
 mod flamegraph;
+mod page;
 mod program;
 
 use std::path::{Path, PathBuf};
