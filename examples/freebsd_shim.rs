@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Ok(outcome) => {
             if let Some(profile) = outcome.recording.as_deref().and_then(rendering::of_run) {
                 let standard: &mut dyn Write = if launches { &mut io::stderr() } else { &mut io::stdout() };
-                if let Err(error) = rendering::write(&profile, &wanted, standard) {
+                if let Err(error) = rendering::write(&profile, &wanted, standard, false) {
                     _ = writeln!(io::stderr(), "memleax: {error}");
                 }
             }

@@ -2,6 +2,7 @@
 
 mod documents;
 mod duration;
+mod filters;
 mod manual;
 mod size;
 mod watch;
@@ -9,6 +10,7 @@ mod watch;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -38,6 +40,7 @@ memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
+       memleax diff [OPTIONS] <BEFORE> <AFTER>
        memleax doctor [PID]";
 
 const DOCTORS_STATUS: &str = "\
@@ -86,6 +89,10 @@ struct Arguments {
     #[arg(long, exclusive = true)]
     man: bool,
 
+    /// Print the sets of frames that --noise hides, with their patterns, and exit
+    #[arg(long, exclusive = true)]
+    list_noise: bool,
+
     /// Print the version and exit
     #[arg(short = 'v', visible_short_alias = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -128,6 +135,30 @@ enum Instead {
         reading: ReadingArguments,
     },
 
+    /// Show what changed from one recording to another, call stack by call stack
+    ///
+    /// Call stacks are matched by names: by the place in the file in modules with the same build id, by functions' names in those that
+    /// were rebuilt. --view says of what: leaks (the default), peak, allocated…
+    Diff {
+        /// The earlier recording
+        #[arg(value_name = "BEFORE", value_hint = ValueHint::FilePath)]
+        before: PathBuf,
+
+        /// The later recording
+        #[arg(value_name = "AFTER", value_hint = ValueHint::FilePath)]
+        after: PathBuf,
+
+        /// Compare what both cost in this time of monitoring, for runs of different length
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        per: Option<Duration>,
+
+        #[command(flatten)]
+        documents: DocumentArguments,
+
+        #[command(flatten)]
+        reading: ReadingArguments,
+    },
+
     /// Tell what this machine (and a process) lets memleax do, and what to change; attaches to nothing
     #[command(after_help = DOCTORS_STATUS)]
     Doctor {
@@ -142,7 +173,7 @@ enum Instead {
 }
 
 /// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Command {
     /// Watch a process.
     Watch {
@@ -164,6 +195,19 @@ pub enum Command {
         /// When to colour.
         color: Color,
     },
+    /// Show what changed between two recordings.
+    Diff {
+        /// Their files, the earlier first.
+        recordings: [PathBuf; 2],
+        /// How to read them.
+        reading: Reading,
+        /// The time of monitoring to compare, if not that of the whole runs.
+        per: Option<Duration>,
+        /// The reports.
+        wanted: Wanted,
+        /// When to colour.
+        color: Color,
+    },
     /// Tell what is possible here.
     Doctor {
         /// With this process.
@@ -175,6 +219,8 @@ pub enum Command {
     Completions(Shell),
     /// Print the manual page.
     Manual,
+    /// Print the sets of frames that can be hidden.
+    Noise,
 }
 
 /// What the arguments (the first is the program's name) ask for.
@@ -194,7 +240,15 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
             let (reading, color) = reading.into_reading();
             return Ok(Command::Report { recording, reading, wanted, color });
         }
+        Some(Instead::Diff { before, after, per, documents, reading }) => {
+            let wanted = documents.into_wanted(Some(Format::Text))?;
+            let (reading, color) = reading.into_reading();
+            return Ok(Command::Diff { recordings: [before, after], reading, per, wanted, color });
+        }
         None => {}
+    }
+    if arguments.list_noise {
+        return Ok(Command::Noise);
     }
     if let Some(shell) = arguments.completions {
         return Ok(Command::Completions(shell));
@@ -230,8 +284,6 @@ pub fn write_manual(output: &mut dyn Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::{Backend, Limits, Target};
 

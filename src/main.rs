@@ -6,14 +6,14 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use anstream::AutoStream;
 use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use memleax::cli::{self, Command};
 use memleax::config::{Color, Target};
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
 use memleax::session::{self, Signals};
-use memleax::{doctor, report};
+use memleax::{doctor, filter, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
 /// See [`cli`] for what each exit status means.
@@ -48,8 +48,18 @@ fn main() -> ExitCode {
                 Ok(profile) => profile,
                 Err(error) => return complaint(&error, COULD_NOT_BEGIN),
             };
-            write_reports(&profile, &wanted, &mut stream(io::stdout(), color)).unwrap_or(ExitCode::SUCCESS)
+            let profile = wanted.filters.apply(profile);
+            write_reports(&profile, &wanted, io::stdout(), color).unwrap_or(ExitCode::SUCCESS)
         }
+        Command::Diff { recordings, reading, per, wanted, color } => {
+            match rendering::read_both(&recordings, &reading, per, wanted) {
+                Ok((profile, wanted)) => {
+                    write_reports(&profile, &wanted, io::stdout(), color).unwrap_or(ExitCode::SUCCESS)
+                }
+                Err(error) => complaint(&error, COULD_NOT_BEGIN),
+            }
+        }
+        Command::Noise => exit_code(io::stdout().write_all(filter::list_noise().as_bytes()), WENT_WRONG),
         Command::Watch { config, log, wanted } => {
             let launches = matches!(config.target, Target::Command(_));
             let signals = match if launches { Signals::catch_for_program() } else { Signals::catch() } {
@@ -66,11 +76,12 @@ fn main() -> ExitCode {
             match outcome {
                 Ok(outcome) => {
                     let profile = outcome.recording.as_deref().and_then(rendering::of_run);
+                    let profile = profile.map(|profile| wanted.filters.apply(profile));
                     let written = profile.and_then(|profile| {
                         if launches {
-                            write_reports(&profile, &wanted, &mut stream(io::stderr(), config.color))
+                            write_reports(&profile, &wanted, io::stderr(), config.color)
                         } else {
-                            write_reports(&profile, &wanted, &mut stream(io::stdout(), config.color))
+                            write_reports(&profile, &wanted, io::stdout(), config.color)
                         }
                     });
                     written.unwrap_or_else(|| outcome.status(config.error_exit_code).into())
@@ -92,8 +103,13 @@ fn main() -> ExitCode {
 }
 
 /// Writes the reports that are wanted; the exit code, if not all could be written.
-fn write_reports(profile: &Profile, wanted: &Wanted, standard: &mut dyn Write) -> Option<ExitCode> {
-    match rendering::write(profile, wanted, standard) {
+fn write_reports<S: RawStream>(profile: &Profile, wanted: &Wanted, mut standard: S, color: Color) -> Option<ExitCode> {
+    let colours = match color {
+        Color::Auto => AutoStream::choice(&standard) != ColorChoice::Never,
+        Color::Always => true,
+        Color::Never => false,
+    };
+    match rendering::write(profile, wanted, &mut standard, colours) {
         Ok(unsaid) => {
             for sentence in unsaid {
                 _ = writeln!(io::stderr(), "memleax: {sentence}");

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::profile::{Profile, View};
+use crate::filter::Filters;
+use crate::profile::{Comparison, Profile, View, ViewError, compare};
 use crate::recording::{self, Replayed};
-use crate::report::{Format, Progress, WriteError};
+use crate::report::{Detail, Format, Progress, WriteError};
 use crate::symbol::{DebugFile, DebugFileError, SymbolOptions, Symbolizer};
 use crate::unwind::{ModuleTable, Role};
 
@@ -20,17 +21,21 @@ pub struct Document {
 }
 
 /// The reports that are wanted of a profile.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Wanted {
     /// Of what.
     pub view: View,
     /// In this order.
     pub documents: Vec<Document>,
+    /// What is left out.
+    pub filters: Filters,
+    /// How much text tells.
+    pub detail: Detail,
 }
 
 impl Default for Wanted {
     fn default() -> Wanted {
-        Wanted { view: View::Leaks, documents: Vec::new() }
+        Wanted { view: View::Leaks, documents: Vec::new(), filters: Filters::default(), detail: Detail::default() }
     }
 }
 
@@ -52,6 +57,14 @@ pub enum Error {
     /// The file given by `-d` is none, or not the executable's.
     #[error(transparent)]
     DebugFile(#[from] DebugFileError),
+    /// One of two runs cannot show what is to be compared.
+    #[error("cannot compare {}: {cause}", path.display())]
+    View {
+        /// Its recording.
+        path: PathBuf,
+        /// Why.
+        cause: ViewError,
+    },
     /// A report cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -106,25 +119,62 @@ fn name(mut replayed: Replayed, reading: &Reading) -> Result<Profile, Error> {
     Ok(profile)
 }
 
-/// Writes the reports. Returns what their readers do not learn from them, as sentences.
+/// The profile that shows what changed from one recording to another, of the view in `wanted`, filtered as that says; and what is then
+/// wanted of it.
+///
+/// # Errors
+/// If one of the recordings cannot be read, or cannot show the view.
+pub fn read_both(
+    paths: &[PathBuf; 2],
+    reading: &Reading,
+    per: Option<Duration>,
+    wanted: Wanted,
+) -> Result<(Profile, Wanted), Error> {
+    let [before, after] = paths;
+    let read = |path: &Path| -> Result<Profile, Error> {
+        let profile = wanted.filters.apply(read(path, reading)?);
+        match profile.weigh(&wanted.view) {
+            Ok(_) => Ok(profile),
+            Err(cause) => Err(Error::View { path: path.to_owned(), cause }),
+        }
+    };
+    let (earlier, later) = (read(before)?, read(after)?);
+    let names = [before, after].map(|path| path.display().to_string());
+    let how = Comparison { view: wanted.view, per, names };
+    let compared = compare(&earlier, &later, &how).map_err(WriteError::View)?;
+    Ok((compared, Wanted { view: Comparison::VIEW, filters: Filters::default(), ..wanted }))
+}
+
+/// Writes the reports; with `colours` what goes to `standard`, if it is text. Returns what their readers do not learn from them, as sentences.
 ///
 /// # Errors
 /// With the first that cannot be written; those before are complete.
-pub fn write(profile: &Profile, wanted: &Wanted, standard: &mut dyn Write) -> Result<Vec<String>, Error> {
+pub fn write(
+    profile: &Profile,
+    wanted: &Wanted,
+    standard: &mut dyn Write,
+    colours: bool,
+) -> Result<Vec<String>, Error> {
+    let Wanted { view, documents, detail, .. } = wanted;
     let mut unsaid = Vec::new();
-    for Document { format, path } in &wanted.documents {
+    for Document { format, path } in documents {
         let left_out = match path {
             Some(path) => {
                 let _progress = Progress::new(&format!("writing {}", path.display()), 0);
-                format.write_file(profile, &wanted.view, path)?
+                format.write_file_detail(profile, view, detail, path)?
             }
             None => {
-                let left_out = format.write(profile, &wanted.view, standard)?;
+                let left_out = if colours {
+                    format.write_detail(profile, view, detail, standard)?
+                } else {
+                    format.write_plain(profile, view, detail, standard)?
+                };
                 standard.flush().map_err(WriteError::Output)?;
                 left_out
             }
         };
         unsaid.extend(left_out);
     }
+    unsaid.dedup();
     Ok(unsaid)
 }

@@ -38,6 +38,7 @@ Usage: memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
+       memleax diff [OPTIONS] <BEFORE> <AFTER>
        memleax doctor [PID]
 
 For more information, try '--help'.

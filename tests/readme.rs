@@ -38,7 +38,7 @@ fn every_option_of_recordings_and_reports_is_told_and_no_other() {
     let told = long_options(section.expect("a section on recordings"));
     let of_run = long_options(&help(&["--help"]));
     let of_subcommands: BTreeSet<String> =
-        ["record", "report"].iter().flat_map(|name| long_options(&help(&[name, "--help"]))).collect();
+        ["record", "report", "diff"].iter().flat_map(|name| long_options(&help(&[name, "--help"]))).collect();
     let unknown: Vec<_> =
         told.iter().filter(|option| !of_run.contains(*option) && !of_subcommands.contains(*option)).collect();
     assert!(unknown.is_empty(), "no such options: {unknown:?}");

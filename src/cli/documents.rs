@@ -7,11 +7,13 @@ use clap::error::ErrorKind;
 use clap::{Args, ValueHint};
 
 use super::duration;
+use super::filters::{ExtentArguments, FilterArguments};
 use super::watch::ColorArgument;
 use crate::config::Color;
-use crate::profile::View;
+use crate::filter::Filters;
+use crate::profile::{Topic, View};
 use crate::rendering::{Document, Reading, Wanted};
-use crate::report::Format;
+use crate::report::{Detail, Format, Scope};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct DocumentArguments {
@@ -23,13 +25,21 @@ pub(super) struct DocumentArguments {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Vec<PathBuf>,
 
-    /// What to report of: leaks (never freed), expired, peak, allocated, temporary, snapshot:N, growth:A..B
+    /// What to report of: leaks (never freed), expired, peak, allocated, temporary, snapshot:N, growth:A..B; in text also others
     ///
     /// leaks: what was live at the end; expired: of that, what lived longer than --expire; peak: what was live at the high-water mark;
     /// allocated: all that ever was; temporary: what was freed before anything else was allocated (by ptrace only);
-    /// snapshot:N: what was live at the N-th snapshot; growth:A..B: from snapshot A (or the beginning) to B (or the end)
-    #[arg(long, value_name = "VIEW", default_value = "leaks", value_parser = parse_view)]
-    view: View,
+    /// snapshot:N: what was live at the N-th snapshot; growth:A..B: from snapshot A (or the beginning) to B (or the end).
+    /// In text also, and several: summary; sites:ORDER, the call stacks with the most of live (bytes), live-blocks, allocated, blocks or
+    /// rate, a line each; blocks, single ones with their age; sizes; lifetimes; timeline; snapshots
+    #[arg(long, value_name = "VIEW", default_value = "leaks", hide_default_value = true)]
+    view: Vec<Topic>,
+
+    #[command(flatten)]
+    filters: FilterArguments,
+
+    #[command(flatten)]
+    extent: ExtentArguments,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -71,18 +81,42 @@ impl DocumentArguments {
             }
             documents
         };
-        Ok(Wanted { view: self.view, documents })
+        let mut options = self.filters.into_options(true);
+        let detail = self.extent.into_detail(&mut options);
+        let filters = Filters::new(&options).map_err(|error| usage_error(&error.to_string()))?;
+        let (view, topics) = views(self.view, &documents)?;
+        Ok(Wanted { view, documents, filters, detail: Detail { topics, ..detail } })
     }
+}
+
+/// The view for all formats, and what text tells: a summary goes before the only view.
+fn views(topics: Vec<Topic>, documents: &[Document]) -> Result<(View, Vec<Topic>), clap::Error> {
+    let views: Vec<&View> = topics.iter().filter_map(Topic::view).collect();
+    let view = views.first().map_or(View::Leaks, |&view| view.clone());
+    if let Some(document) = documents.iter().find(|document| document.format != Format::Text) {
+        let name = document.format.name();
+        if views.is_empty() {
+            let text = format!("the format {name} shows none of these views; it shows leaks, peak and the like");
+            return Err(usage_error(&text));
+        }
+        if views.len() > 1 && document.format.scope() == Scope::View {
+            return Err(usage_error(&format!("the format {name} shows one view at a time; give one --view")));
+        }
+    }
+    let topics = if matches!(topics[..], [Topic::View(_)]) { Vec::new() } else { topics };
+    Ok((view, topics))
 }
 
 fn unknown_extension(path: &Path) -> clap::Error {
     let endings: Vec<&str> = Format::all().filter_map(|format| format.endings().first().copied()).collect();
-    let text = format!(
-        "cannot tell the format of {} by its name: it ends in none of {}; give --format as well\n",
-        path.display(),
-        endings.join(", ")
-    );
-    clap::Error::raw(ErrorKind::InvalidValue, text)
+    let (path, endings) = (path.display(), endings.join(", "));
+    usage_error(&format!(
+        "cannot tell the format of {path} by its name: it ends in none of {endings}; give --format as well"
+    ))
+}
+
+fn usage_error(text: &str) -> clap::Error {
+    clap::Error::raw(ErrorKind::InvalidValue, format!("{text}\n"))
 }
 
 fn format_help() -> String {
@@ -100,64 +134,92 @@ fn parse_format(text: &str) -> Result<Format, String> {
     })
 }
 
-fn parse_view(text: &str) -> Result<View, String> {
-    let number = |text: &str| text.parse::<usize>().ok().filter(|&number| number > 0);
-    let moment = |text: &str| if text.is_empty() { Some(None) } else { number(text).map(Some) };
-    let view = match text.split_once(':').unwrap_or((text, "")) {
-        ("leaks", "") => Some(View::Leaks),
-        ("expired", "") => Some(View::Expired),
-        ("peak", "") => Some(View::Peak),
-        ("allocated", "") => Some(View::Allocated),
-        ("temporary", "") => Some(View::Temporary),
-        ("snapshot", text) => number(text).map(View::Snapshot),
-        ("growth", "") => Some(View::Growth { from: None, to: None }),
-        ("growth", text) => {
-            let (from, to) = text.split_once("..").unwrap_or((text, ""));
-            moment(from).zip(moment(to)).map(|(from, to)| View::Growth { from, to })
-        }
-        _ => None,
-    };
-    view.ok_or_else(|| {
-        "the views are leaks, expired, peak, allocated, temporary, snapshot:N and growth:A..B, N, A and B being numbers of snapshots".into()
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser;
 
-    #[test]
-    fn views_are_told_by_name() {
-        assert_eq!(parse_view("peak"), Ok(View::Peak));
-        assert_eq!(parse_view("snapshot:2"), Ok(View::Snapshot(2)));
-        assert_eq!(parse_view("growth:1..3"), Ok(View::Growth { from: Some(1), to: Some(3) }));
-        assert_eq!(parse_view("growth:..3"), Ok(View::Growth { from: None, to: Some(3) }));
-        assert_eq!(parse_view("growth:1"), Ok(View::Growth { from: Some(1), to: None }));
-        for wrong in ["", "leak", "peak:1", "snapshot", "snapshot:0", "growth:x..y"] {
-            assert!(parse_view(wrong).is_err(), "{wrong}");
-        }
+    use super::*;
+    use crate::filter::{FilterOptions, NoiseSet};
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        documents: DocumentArguments,
+    }
+
+    fn wanted(arguments: &[&str]) -> Result<Wanted, String> {
+        let arguments = Arguments::try_parse_from(["memleax"].iter().chain(arguments));
+        let wanted = arguments.and_then(|arguments| arguments.documents.into_wanted(Some(Format::Text)));
+        wanted.map_err(|error| error.to_string())
     }
 
     #[test]
     fn formats_are_told_by_option_or_extension() {
-        let wanted = |format: &[&str], output: &[&str]| {
-            let arguments = DocumentArguments {
-                format: format.iter().map(|name| parse_format(name).expect("a format")).collect(),
-                output: output.iter().map(PathBuf::from).collect(),
-                view: View::Leaks,
-            };
-            let wanted = arguments.into_wanted(Some(Format::Tree)).map_err(|error| error.to_string())?;
-            Ok::<_, String>(wanted.documents.into_iter().map(|one| (one.format, one.path)).collect::<Vec<_>>())
+        let documents = |arguments: &[&str]| {
+            let documents = wanted(arguments).expect("good arguments").documents;
+            documents.into_iter().map(|one| (one.format, one.path)).collect::<Vec<_>>()
         };
-        assert_eq!(wanted(&[], &[]), Ok(vec![(Format::Tree, None)]));
-        assert_eq!(wanted(&["collapsed"], &["x"]), Ok(vec![(Format::Collapsed, Some("x".into()))]));
-        assert_eq!(wanted(&[], &["x.folded"]), Ok(vec![(Format::Collapsed, Some("x.folded".into()))]));
-        let two = wanted(&["tree"], &["x.folded", "y.svg"]).expect("formats");
-        assert_eq!(
-            two.iter().map(|(format, _)| *format).collect::<Vec<_>>(),
-            [Format::Tree, Format::Collapsed, Format::Svg]
-        );
-        let error = wanted(&[], &["x.doc"]).expect_err("no format");
+        assert_eq!(documents(&[]), [(Format::Text, None)]);
+        assert_eq!(documents(&["--format", "collapsed", "-o", "x"]), [(Format::Collapsed, Some("x".into()))]);
+        assert_eq!(documents(&["-o", "x.folded"]), [(Format::Collapsed, Some("x.folded".into()))]);
+        let two = documents(&["--format", "tree", "-o", "x.folded", "-o", "y.svg"]);
+        let formats: Vec<_> = two.iter().map(|(format, _)| *format).collect();
+        assert_eq!(formats, [Format::Tree, Format::Collapsed, Format::Svg]);
+        let error = wanted(&["-o", "x.doc"]).expect_err("no format");
         assert!(error.contains("cannot tell the format of x.doc by its name"), "{error}");
+    }
+
+    #[test]
+    fn text_takes_any_views_and_other_formats_one() {
+        let two = wanted(&["--view", "sizes", "--view", "peak"]).expect("text shows all");
+        assert_eq!(two.view, View::Peak);
+        assert_eq!(two.detail.topics, [Topic::Sizes, Topic::View(View::Peak)]);
+        let usual = wanted(&["--view", "growth:1..3"]).expect("a view");
+        assert_eq!((usual.view, usual.detail.topics), (View::Growth { from: Some(1), to: Some(3) }, Vec::new()));
+        for (arguments, problem) in [
+            (&["--format", "svg", "--view", "sizes"][..], "the format svg shows none of these views"),
+            (&["--format", "svg", "--view", "peak", "--view", "leaks"], "the format svg shows one view at a time"),
+            (&["--view", "leak"], "the views are summary, leaks"),
+        ] {
+            let error = wanted(arguments).expect_err(problem);
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn filters_reach_what_is_wanted() {
+        let usual: Vec<NoiseSet> = NoiseSet::usual().collect();
+        let noise = |arguments: &[&str]| {
+            let wanted = wanted(arguments).expect("good arguments");
+            let of = |noise| Filters::new(&FilterOptions { noise, ..FilterOptions::default() }).expect("good options");
+            [usual.clone(), Vec::new(), vec![NoiseSet::Rust, NoiseSet::Python]]
+                .into_iter()
+                .position(|sets| of(sets) == wanted.filters)
+        };
+        assert_eq!(noise(&[]), Some(0));
+        assert_eq!(noise(&["--all-frames"]), Some(1));
+        assert_eq!(noise(&["--noise", "rust,python"]), Some(2));
+        assert!(!wanted(&[]).expect("good arguments").filters.leave_out());
+        for option in
+            ["include-function", "exclude-function", "include-module", "exclude-module", "include-file", "exclude-file"]
+        {
+            let option = format!("--{option}");
+            assert!(wanted(&[&option, "x"]).expect("good arguments").filters.leave_out(), "{option}");
+            let error = wanted(&[&option, "("]).expect_err("no expression");
+            assert!(error.contains("cannot filter by \"(\": unclosed group"), "{error}");
+        }
+        for (option, value) in [("--min-block", "4K"), ("--max-block", "9"), ("--min-age", "5m"), ("--max-age", "1h")] {
+            assert!(wanted(&[option, value]).expect("good arguments").filters.leave_out(), "{option}");
+        }
+        let detail = wanted(&["--threshold", "2.5%", "--top", "7", "--top-down"]).expect("good arguments").detail;
+        assert_eq!((detail.threshold, detail.top, detail.top_down), (Some(2.5), 7, true));
+        for (arguments, problem) in [
+            (["--suppressions", "/nonexistent"], "cannot read the suppression file /nonexistent: No such file"),
+            (["--noise", "go"], "the sets are start, rust, tokio, c++, python"),
+            (["--threshold", "200"], "give a number from 0 to 100"),
+        ] {
+            let error = wanted(&arguments).expect_err(problem);
+            assert!(error.contains(problem), "{error}");
+        }
     }
 }

@@ -71,9 +71,10 @@ fn reason(error: &regex::Error) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// Filters, ready for use.
+/// Filters, ready for use. Those made of the same options are equal.
 #[derive(Clone, Debug)]
 pub struct Filters {
+    options: FilterOptions,
     functions: Names,
     modules: Names,
     files: Names,
@@ -82,6 +83,29 @@ pub struct Filters {
     ages: Option<(Duration, Duration)>,
     suppressions: Vec<Suppression>,
     noise: Vec<NoiseSet>,
+}
+
+impl PartialEq for Filters {
+    fn eq(&self, other: &Filters) -> bool {
+        self.options == other.options
+    }
+}
+
+impl Default for Filters {
+    /// Those that leave all as it is.
+    fn default() -> Filters {
+        let none = || Names { include: Vec::new(), exclude: Vec::new() };
+        Filters {
+            options: FilterOptions::default(),
+            functions: none(),
+            modules: none(),
+            files: none(),
+            sizes: (0, u64::MAX),
+            ages: None,
+            suppressions: Vec::new(),
+            noise: Vec::new(),
+        }
+    }
 }
 
 /// What becomes of a call stack.
@@ -141,6 +165,7 @@ impl Filters {
         }
         let ages = (options.min_age.unwrap_or_default(), options.max_age.unwrap_or(Duration::MAX));
         Ok(Filters {
+            options: options.clone(),
             functions: Names::new(&options.include_functions, &options.exclude_functions)?,
             modules: Names::new(&options.include_modules, &options.exclude_modules)?,
             files: Names::new(&options.include_files, &options.exclude_files)?,
@@ -149,6 +174,12 @@ impl Filters {
             suppressions,
             noise: options.noise.clone(),
         })
+    }
+
+    /// True if some call stacks may not be shown.
+    #[must_use]
+    pub fn leave_out(&self) -> bool {
+        FilterOptions { noise: Vec::new(), ..self.options.clone() } != FilterOptions::default()
     }
 
     /// What the names on a call stack say of it.

@@ -177,7 +177,9 @@ fn remarks(before: &Profile, after: &Profile, how: &Comparison, only: [usize; 2]
         let seconds = run.monitored.as_secs_f64();
         remarks.push(format!(
             "{name}: process {}, {}, watched by {} for {seconds:.2} s; call stacks of this run only: {only}.",
-            run.pid, run.executable, run.backend
+            run.pid,
+            run.executable,
+            run.backend.split(',').next().unwrap_or_default()
         ));
     }
     remarks.push(format!("What else is said of call stacks is of {} alone.", how.names[1]));

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use super::{Extent, Label, heading, in_call_stacks, percent, remark};
-use crate::profile::{Change, Cost, Site, Weighed};
+use crate::profile::{Change, Cost, Site, View, Weighed};
 use crate::report::style::{LEAK, Printable};
 use crate::report::{backtrace, human};
 
-pub(super) fn write(weighed: &Weighed<'_>, extent: Extent, output: &mut dyn Write) -> io::Result<()> {
-    let is_change = weighed.costs.iter().any(|cost| cost.change.bytes < 0 || cost.change.count < 0);
+pub(super) fn write(weighed: &Weighed<'_>, view: &View, extent: Extent, output: &mut dyn Write) -> io::Result<()> {
+    let is_change = matches!(view, View::Growth { .. });
     let text = |change: Change| if is_change { human::change(change) } else { unsigned(change) };
     let mut label = weighed.label.clone();
     if let Some(first) = label.get(..1) {

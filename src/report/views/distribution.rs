@@ -40,6 +40,9 @@ fn write_all(
     let unknown: u64 = profile.sites.iter().filter(|site| histogram(site).is_none()).map(|site| cost(site).count).sum();
     if unknown > 0 {
         remark(&format!("Not known of {} blocks: the backend does not tell.", human::grouped(unknown)), output)?;
+        if all.count() == 0 {
+            return Ok(());
+        }
     }
     write_bars(&all, &bound, output)?;
     let mut sites: Vec<&Site> = profile.sites.iter().filter(|site| cost(site).count > 0).collect();

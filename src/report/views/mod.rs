@@ -68,7 +68,7 @@ fn write_topics(profile: &Profile, topics: &[Topic], extent: Extent, output: &mu
         }
         match topic {
             Topic::Summary => summary::write(profile, output)?,
-            Topic::View(view) => costs::write(&profile.weigh(view)?, extent, output)?,
+            Topic::View(view) => costs::write(&profile.weigh(view)?, view, extent, output)?,
             Topic::Sites(order) => site_table::write(profile, *order, extent, output)?,
             Topic::Blocks => blocks::write(profile, extent, output)?,
             Topic::Sizes => distribution::write_sizes(profile, extent, output)?,

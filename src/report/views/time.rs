@@ -78,6 +78,9 @@ fn over_time(site: &Site, moments: usize) -> Vec<u64> {
 fn even(profile: &Profile, numbers: &[u64]) -> Vec<u64> {
     let times: Vec<u64> = profile.timeline.iter().map(|moment| moment.at.0).collect();
     let (Some(&first), Some(&last)) = (times.first(), times.last()) else { return Vec::new() };
+    if first == last {
+        return numbers.last().copied().into_iter().collect();
+    }
     let span = u128::from(last.saturating_sub(first)).max(1);
     let mut parts: Vec<Option<u64>> = vec![None; WIDTH];
     for (&at, &number) in times.iter().zip(numbers) {
