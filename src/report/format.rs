@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::style::Plain;
-use super::{collapsed, firefox, flamegraph, gprof2dot, html, json, pprof, tree, views};
+use super::{collapsed, firefox, flamegraph, gprof2dot, heaptrack, html, json, pprof, tree, views};
 use crate::profile::{Profile, Topic, View, ViewError};
 
 /// A format of reports.
@@ -32,6 +32,8 @@ pub enum Format {
     Json,
     /// The Firefox Profiler's processed format.
     Firefox,
+    /// heaptrack's data file.
+    Heaptrack,
 }
 
 /// What a format takes of a profile.
@@ -84,6 +86,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Text, name: "text", endings: &[".txt"], scope: Scope::View, write: views::write },
     Row { format: Format::Json, name: "json", endings: &[".json"], scope: Scope::Run, write: json::write },
     Row { format: Format::Firefox, name: "firefox", endings: &[".firefox.json", ".profile.json"], scope: Scope::Run, write: firefox::write },
+    Row { format: Format::Heaptrack, name: "heaptrack", endings: &[".heaptrack"], scope: Scope::Run, write: heaptrack::write },
 ];
 
 /// Why a report cannot be written.
@@ -296,6 +299,8 @@ mod tests {
         assert_eq!(of("a.COLLAPSED.gz"), Some("collapsed"));
         assert_eq!(of("a.gprof2dot.json"), Some("gprof2dot"));
         assert_eq!(of("a.pb.gz"), Some("pprof"));
+        assert_eq!(of("heaptrack.server.4321.heaptrack.gz"), Some("heaptrack"));
+        assert_eq!(of("a.profile.json"), Some("firefox"));
         assert_eq!(of("a.folded/b"), None);
         assert_eq!(of("/"), None);
     }

@@ -9,6 +9,7 @@ mod flame;
 mod flamegraph;
 mod format;
 mod gprof2dot;
+mod heaptrack;
 mod html;
 pub mod human;
 mod json;

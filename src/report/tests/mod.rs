@@ -3,6 +3,7 @@
 mod collapsed;
 mod firefox;
 mod gprof2dot;
+mod heaptrack;
 mod pprof;
 
 use std::path::{Path, PathBuf};
