@@ -24,15 +24,15 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(log).with_writer(io::stderr).with_ansi(false).init();
     let tracer = FreebsdTracer::<Shim>::default();
     let outcome = if launches {
-        session::run_through(tracer, &config, &signals, AutoStream::auto(io::stderr()))
+        session::run_through(tracer, &config, &wanted.filters, &signals, AutoStream::auto(io::stderr()))
     } else {
-        session::run_through(tracer, &config, &signals, AutoStream::auto(io::stdout()))
+        session::run_through(tracer, &config, &wanted.filters, &signals, AutoStream::auto(io::stdout()))
     };
     match outcome {
         Ok(outcome) => {
             if let Some(profile) = outcome.recording.as_deref().and_then(rendering::of_run) {
                 let standard: &mut dyn Write = if launches { &mut io::stderr() } else { &mut io::stdout() };
-                if let Err(error) = rendering::write(&profile, &wanted, standard, false) {
+                if let Err(error) = rendering::write(&wanted.filters.apply(profile), &wanted, standard, false) {
                     _ = writeln!(io::stderr(), "memleax: {error}");
                 }
             }

@@ -259,7 +259,9 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     // What a program never freed is known when it ends: that is its report.
     let default = arguments.watch.launches().then_some(Format::Text);
     let wanted = arguments.documents.into_wanted(default)?;
-    let keep = if wanted.documents.is_empty() { Keep::Nothing } else { Keep::Whole };
+    // Whether what is left counts as leaked is seen in the recording.
+    let is_kept = !wanted.documents.is_empty() || wanted.filters.leave_out();
+    let keep = if is_kept { Keep::Whole } else { Keep::Nothing };
     let (config, log) = arguments.watch.into_config(keep);
     Ok(Command::Watch { config, log, wanted })
 }
@@ -285,7 +287,7 @@ pub fn write_manual(output: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Backend, Limits, Target};
+    use crate::config::{Backend, Limits, LiveForm, Target};
 
     fn watch(arguments: &[&str]) -> Config {
         match parse(["memleax"].iter().chain(arguments)) {
@@ -312,6 +314,7 @@ mod tests {
                 backend: Backend::Auto,
                 duration: None,
                 mmap: false,
+                live: LiveForm::Text,
                 color: Color::Auto,
                 error_exit_code: None,
                 keep: Keep::Nothing,
@@ -362,6 +365,8 @@ mod tests {
             "--error-exitcode",
             "9",
             "-q",
+            "--live",
+            "jsonl",
             "1",
         ]);
         assert_eq!(
@@ -374,6 +379,7 @@ mod tests {
                 backend: Backend::Ptrace,
                 duration: Some(Duration::from_secs(120)),
                 mmap: true,
+                live: LiveForm::JsonLines,
                 color: Color::Never,
                 error_exit_code: Some(9),
                 keep: Keep::Nothing,

@@ -66,6 +66,15 @@ pub enum Keep {
     },
 }
 
+/// How the report looks while monitoring goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LiveForm {
+    /// As the original memleax's.
+    Text,
+    /// A JSON object a line.
+    JsonLines,
+}
+
 /// One run of memleax.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -91,6 +100,8 @@ pub struct Config {
     pub keep: Keep,
     /// `--interval`: take a snapshot, and show it, so often.
     pub interval: Option<Duration>,
+    /// `--live`.
+    pub live: LiveForm,
     /// `-q`: no live lines, only the final statistics.
     pub quiet: bool,
 }

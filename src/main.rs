@@ -69,14 +69,18 @@ fn main() -> ExitCode {
             let _flushed_at_the_end = start_log(log);
             // Standard output is the program's own, if there is one.
             let outcome = if launches {
-                session::run(&config, &signals, stream(io::stderr(), config.color))
+                session::run(&config, &wanted.filters, &signals, stream(io::stderr(), config.color))
             } else {
-                session::run(&config, &signals, stream(io::stdout(), config.color))
+                session::run(&config, &wanted.filters, &signals, stream(io::stdout(), config.color))
             };
             match outcome {
                 Ok(outcome) => {
                     let profile = outcome.recording.as_deref().and_then(rendering::of_run);
                     let profile = profile.map(|profile| wanted.filters.apply(profile));
+                    let outcome = match &profile {
+                        Some(profile) if wanted.filters.leave_out() => outcome.within(profile),
+                        _ => outcome,
+                    };
                     let written = profile.and_then(|profile| {
                         if launches {
                             write_reports(&profile, &wanted, io::stderr(), config.color)

@@ -9,6 +9,7 @@ mod printer;
 mod program;
 mod recorder;
 mod reporter;
+mod sieve;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ use memleax_platform::{ExitStatus, NativeTracer, Pid, RootDirectory, Signal, Tra
 
 use crate::config::{Config, Keep, Target};
 use crate::event::{Event, Sink, StackId, Tally, Timestamp, Totals};
+use crate::filter::Filters;
+use crate::profile::{Profile, Site};
 use crate::ptrace::{self, LaunchError};
 use crate::recording::{EventLog, Sample, Storage};
 use crate::report;
@@ -139,6 +142,8 @@ pub struct Outcome {
     pub program: Option<ProgramEnd>,
     /// What the target never freed, if it ended while it was watched; else what expired and was not freed.
     pub leaked: Tally,
+    /// The target ended while it was watched.
+    pub target_ended: bool,
     /// The recording, if it is kept in memory.
     pub recording: Option<Vec<u8>>,
 }
@@ -158,6 +163,18 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The same where only what `profile` has counts as leaked: it was filtered.
+    #[must_use]
+    pub fn within(self, profile: &Profile) -> Outcome {
+        let of_site = |site: &Site| {
+            if self.target_ended { site.live } else { site.expired.without(site.freed_expired) }
+        };
+        let leaked = profile.sites.iter().map(of_site).fold(Tally::default(), Tally::plus);
+        Outcome { leaked, ..self }
+    }
+}
+
 /// An exit status as shells show it.
 fn status_of(status: ExitStatus) -> u8 {
     match status {
@@ -167,7 +184,7 @@ fn status_of(status: ExitStatus) -> u8 {
     }
 }
 
-/// Watches what `config` says and reports to `output`.
+/// Watches what `config` says and reports to `output` what `filters` leave.
 ///
 /// # Errors
 /// All that went wrong, in order. Whatever it is, the target was left as well as could be; a program that memleax was to start was
@@ -175,7 +192,12 @@ fn status_of(status: ExitStatus) -> u8 {
 ///
 /// # Panics
 /// With whatever panicked in observing or reporting, after having detached.
-pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
+pub fn run(
+    config: &Config,
+    filters: &Filters,
+    signals: &Signals,
+    output: impl Write + Send + 'static,
+) -> Result<Outcome, Vec<Error>> {
     let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
         Target::Process(pid) => backend::attach(*pid, config).map(|chosen| (*pid, None, chosen)),
@@ -186,7 +208,7 @@ pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'stat
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, filters, signals, output)
 }
 
 /// [`run`] by breakpoints, through another tracer than that of this system.
@@ -199,6 +221,7 @@ pub fn run(config: &Config, signals: &Signals, output: impl Write + Send + 'stat
 pub fn run_through(
     tracer: impl Tracer + 'static,
     config: &Config,
+    filters: &Filters,
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
@@ -214,7 +237,7 @@ pub fn run_through(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, filters, signals, output)
 }
 
 /// What is watched.
@@ -231,6 +254,7 @@ fn watch(
     source: &mut dyn Source,
     watched: Watched,
     config: &Config,
+    filters: &Filters,
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
@@ -243,6 +267,8 @@ fn watch(
         debug_file: config.debug_file.clone(),
         root: RootDirectory::of(pid).ok(),
         quiet: config.quiet,
+        form: config.live,
+        filters: filters.clone(),
     };
     let mut tracker = Tracker::new(config.limits);
     let mut reporter = match Reporter::start(subject, plan, source, output) {
@@ -292,6 +318,7 @@ fn watch(
     }
     let statistics = tracker.statistics();
     let leaked = leaked(&statistics, end);
+    let target_ended = matches!(end, report::End::TargetEnded(_));
     reporter.end(end, broke_off.as_ref().map(ToString::to_string), statistics, source);
     errors.extend(broke_off.map(Error::BrokeOff));
     let mut recording = None;
@@ -309,7 +336,7 @@ fn watch(
         Err(error) => errors.push(error),
     }
     let program = program.map(|mut program| ended.unwrap_or_else(|| program.wait(signals)));
-    if errors.is_empty() { Ok(Outcome { program, leaked, recording }) } else { Err(errors) }
+    if errors.is_empty() { Ok(Outcome { program, leaked, target_ended, recording }) } else { Err(errors) }
 }
 
 fn leaked(statistics: &Statistics, end: report::End) -> Tally {

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use memleax_platform::Pid;
 
 use super::duration;
-use crate::config::{Backend, Color, Config, Keep, Limits, Target};
+use crate::config::{Backend, Color, Config, Keep, Limits, LiveForm, Target};
 
 /// The limits of the original memleax, where a process is watched live.
 const LIMIT: u64 = 1000;
@@ -70,6 +70,10 @@ pub(super) struct WatchArguments {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: ColorArgument,
 
+    /// How to report while monitoring goes on
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    live: LiveArgument,
+
     /// Print no live lines, only the final statistics
     #[arg(short, long)]
     quiet: bool,
@@ -108,6 +112,7 @@ impl WatchArguments {
             color: self.color.into(),
             error_exit_code: self.error_exitcode,
             keep,
+            live: self.live.into(),
             quiet: self.quiet,
         };
         let log = match self.log {
@@ -123,6 +128,23 @@ impl WatchArguments {
     /// True if a program is to be started.
     pub(super) fn launches(&self) -> bool {
         self.target.is_none()
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum LiveArgument {
+    /// Lines for people
+    Text,
+    /// A JSON object a line, for programs
+    Jsonl,
+}
+
+impl From<LiveArgument> for LiveForm {
+    fn from(form: LiveArgument) -> LiveForm {
+        match form {
+            LiveArgument::Text => LiveForm::Text,
+            LiveArgument::Jsonl => LiveForm::JsonLines,
+        }
     }
 }
 

@@ -188,6 +188,10 @@ impl Filters {
         if let Some(number) = self.suppressions.iter().position(|suppression| suppression.matches(stack)) {
             return Verdict::Suppressed(number);
         }
+        self.judge_names(stack)
+    }
+
+    fn judge_names(&self, stack: &NamedStack) -> Verdict {
         let functions = stack.calls().filter_map(|call| call.function);
         // An expression may be meant for either.
         let keeps_functions = self.functions.is_empty()
@@ -198,6 +202,12 @@ impl Filters {
         if keeps_functions && keeps_modules && keeps_files { Verdict::Shown } else { Verdict::Filtered }
     }
 
+    /// Names a suppression: `The suppression leak:x (file:3)`.
+    #[must_use]
+    pub fn suppression(&self, number: usize) -> String {
+        self.suppressions.get(number).map(|suppression| format!("The suppression {suppression}")).unwrap_or_default()
+    }
+
     /// The profile without what is filtered out or known; its remarks say how much that is.
     #[must_use]
     pub fn apply(&self, mut profile: Profile) -> Profile {
@@ -206,7 +216,9 @@ impl Filters {
         let mut places = Vec::with_capacity(profile.sites.len());
         let mut kept = Vec::with_capacity(profile.sites.len());
         for site in std::mem::take(&mut profile.sites) {
-            let verdict = match self.judge(&site.stack) {
+            // What is freed is no leak, so none that is known.
+            let verdict = if site.live.count > 0 { self.judge(&site.stack) } else { self.judge_names(&site.stack) };
+            let verdict = match verdict {
                 Verdict::Shown if !self.keeps_by_numbers(&site) => Verdict::Filtered,
                 verdict => verdict,
             };

@@ -209,14 +209,33 @@ impl Suppression {
     /// True if this call stack's leaks are known.
     pub(super) fn matches(&self, stack: &NamedStack) -> bool {
         match &self.rule {
-            Rule::Any(pattern) => stack.calls().any(|call| {
-                let module = &call.frame.module;
-                let function = call.function.map(|function| function.name.as_str());
-                [function, call.file(), Some(module)].into_iter().flatten().any(|text| pattern.matches(text))
-            }),
-            Rule::Calls(patterns) => begins_with(&stack.calls().collect::<Vec<_>>(), patterns),
+            Rule::Any(pattern) => {
+                let calls: Vec<Call<'_>> = stack.calls().collect();
+                let callers = &calls[allocators(&calls)..];
+                let has_function =
+                    |call: &Call<'_>| call.function.is_some_and(|function| pattern.matches(&function.name));
+                // Where the allocators lie says nothing of the leak: else a library that has `operator new` would be in all of C++.
+                let is_there = |call: &Call<'_>| {
+                    [call.file(), Some(&*call.frame.module)].into_iter().flatten().any(|text| pattern.matches(text))
+                };
+                calls.iter().any(has_function) || callers.iter().any(is_there)
+            }
+            Rule::Calls(patterns) => {
+                let calls: Vec<Call<'_>> = stack.calls().collect();
+                // Valgrind puts its own operators in place of the program's, so no malloc is called by them.
+                let outermost = allocators(&calls).saturating_sub(1);
+                begins_with(&calls, patterns) || begins_with(&calls[outermost..], patterns)
+            }
         }
     }
+}
+
+/// How many of the innermost calls are allocators': the function that was observed, and the operators that called it.
+fn allocators(calls: &[Call<'_>]) -> usize {
+    let is_operator = |call: &&Call<'_>| {
+        call.function.is_some_and(|function| function.raw.starts_with("_Znw") || function.raw.starts_with("_Zna"))
+    };
+    calls.len().min(1) + calls.iter().skip(1).take_while(is_operator).count()
 }
 
 /// Where it stands.
@@ -267,8 +286,11 @@ impl Pattern {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::profile::sample;
+    use crate::symbol::{Function, NamedFrame};
 
     fn parsed(text: &str) -> Result<Vec<Suppression>, String> {
         parse(text, Path::new("known.supp")).map_err(|error| error.to_string())
@@ -291,7 +313,8 @@ mod tests {
             ("main$", &[0, 1]),
             ("plug in.so", &[1]),
             ("server.c*p", &[0, 1]),
-            ("libc.so", &[0, 1, 2]),
+            ("libc.so", &[]),
+            ("malloc", &[0, 1, 2]),
             ("nothing", &[]),
         ] {
             assert_eq!(matched(&format!("# known\n\nleak:{pattern}\n")), sites, "{pattern}");
@@ -316,6 +339,31 @@ mod tests {
             let text = format!("{{\n  a name\n  Memcheck:Leak\n  match-leak-kinds: definite,possible\n{frames}\n}}\n");
             assert_eq!(matched(&text), sites, "{frames}");
         }
+    }
+
+    #[test]
+    fn an_operator_between_malloc_and_the_program_is_an_allocator() {
+        let mut stack = sample::profile().sites.remove(0).stack;
+        let function = Function {
+            name: "operator new(unsigned long)".into(),
+            raw: "_Znwm".into(),
+            offset: Some(30),
+            file: None,
+            line: None,
+            inlined: false,
+        };
+        let module = "/usr/lib/libstdc++.so.6".into();
+        let operator = NamedFrame { address: 1, module, offset: 1, functions: vec![function] };
+        stack.frames.insert(1, Arc::new(operator));
+        let matches = |text: &str| parsed(text).expect("right")[0].matches(&stack);
+        assert!(!matches("leak:libstdc++"));
+        assert!(matches("leak:operator new"));
+        for frames in
+            ["fun:_Znwm\nfun:_ZN4Pool*", "fun:malloc\nfun:_Znwm\nfun:_ZN4Pool*", "...\nobj:*libstdc++*\nfun:_ZN4Pool*"]
+        {
+            assert!(matches(&format!("{{\nn\nMemcheck:Leak\n{frames}\n}}\n")), "{frames}");
+        }
+        assert!(!matches("{\nn\nMemcheck:Leak\nfun:_ZN4Pool*\n}\n"));
     }
 
     #[test]

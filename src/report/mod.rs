@@ -13,6 +13,8 @@ mod heaptrack;
 mod html;
 pub mod human;
 mod json;
+mod json_lines;
+mod live;
 mod markup;
 mod notes;
 mod pprof;
@@ -29,6 +31,8 @@ use crate::tracker::Limit;
 
 pub use diagnosis::write_diagnosis;
 pub use format::{Detail, Format, Scope, WriteError};
+pub use json_lines::JsonLines;
+pub use live::Live;
 pub use progress::Progress;
 pub use text::Text;
 

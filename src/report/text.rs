@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use memleax_platform::{ExitStatus, Pid};
 
+use super::live::written;
 use super::style::{CALL_STACK, HEADING, LEAK, Printable, WARNING};
 use super::wording::{self, plural};
-use super::{End, backtrace};
+use super::{End, Format, Live, backtrace};
 use crate::event::{Notice, StackId};
+use crate::profile::{Profile, View};
 use crate::symbol::NamedStack;
 use crate::tracker::{CallStackNumber, CallStackStatistics, Finding, Limit, Statistics, Tally};
 
@@ -34,139 +36,6 @@ impl<W: Write> Text<W> {
         Text { output }
     }
 
-    /// What the report was written to.
-    pub fn output(&mut self) -> &mut W {
-        &mut self.output
-    }
-
-    /// The start line.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn begin(&mut self, target: Pid, backend: &str, expire: Duration) -> io::Result<()> {
-        writeln!(self.output, "{HEADING}== Begin monitoring process {target}...{HEADING:#}")?;
-        self.remark(&format!("Backend: {backend}. Memory expires after {} seconds.", whole_seconds(expire)))
-    }
-
-    /// A remark of the source.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn notice(&mut self, notice: &Notice) -> io::Result<()> {
-        match notice {
-            Notice::Hooked(module) => {
-                self.remark(&format!("Hooked in {}: {}", module.path, module.functions.join(", ")))
-            }
-            Notice::Warning(text) => self.warning(text),
-            Notice::Exec(path) => {
-                self.remark(&format!("The target replaced its program by {path} (exec). Monitoring goes on."))
-            }
-        }
-    }
-
-    /// Something worth knowing.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn remark(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.output, "-- {}", Printable(text))
-    }
-
-    /// Something that makes the numbers wrong, or the target.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn warning(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.output, "{WARNING}Warning:{WARNING:#} {}", Printable(text))
-    }
-
-    /// A live line; with [`Finding::Expired`] comes its call stack.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
-        match *finding {
-            Finding::Expired { callstack, bytes, .. } => {
-                let callstack = Label(callstack);
-                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, backtrace:")?;
-                stack.map_or(Ok(()), |stack| backtrace::write(stack, &mut self.output))
-            }
-            Finding::ExpiredAgain { callstack, bytes, count } => {
-                let callstack = Label(callstack);
-                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, {count} times again")
-            }
-            Finding::ExpiredFreed { callstack, after } => {
-                let (callstack, after) = (Label(callstack), after.as_secs());
-                writeln!(self.output, "{callstack}: expired-memory frees after {after} seconds")
-            }
-            Finding::Muted { callstack } => {
-                let callstack = Label(callstack);
-                writeln!(
-                    self.output,
-                    "{WARNING}Warning:{WARNING:#} too many expired-free at {callstack}. will not show this CallStack later"
-                )
-            }
-        }
-    }
-
-    /// Why monitoring ended.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn end(&mut self, end: End) -> io::Result<()> {
-        writeln!(self.output)?;
-        match end {
-            End::Terminated => self.heading(format_args!("Terminate monitoring.")),
-            End::TargetEnded(status) => {
-                self.heading(format_args!("Target process exit."))?;
-                match status {
-                    ExitStatus::Exited(0) | ExitStatus::Unknown => Ok(()),
-                    ExitStatus::Exited(status) => self.remark(&format!("Its exit status is {status}.")),
-                    ExitStatus::Killed(signal) => self.remark(&format!("It was killed by signal {}.", signal.0)),
-                }
-            }
-            End::Limit(Limit::ExpiredBlocks { callstack, count, freed }) => {
-                self.heading(format_args!("{count} memory blocks leaked at CallStack[{callstack}]."))?;
-                if freed > 0 {
-                    let text = "of them were freed since. Maybe you should set bigger expired time by `-e`.";
-                    self.remark(&format!("{freed} {text}"))?;
-                }
-                Ok(())
-            }
-            End::Limit(Limit::CallStacks { count }) => {
-                self.heading(format_args!("{count} CallStacks gets memory leak."))?;
-                self.remark("Maybe you should set bigger expired time by `-e`.")
-            }
-        }
-    }
-
-    /// The final statistics, and what they lack. `name` is asked for each call stack, in order.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn statistics(
-        &mut self,
-        statistics: &Statistics,
-        mut name: impl FnMut(StackId) -> NamedStack,
-    ) -> io::Result<()> {
-        if statistics.monitored < statistics.expire {
-            let needed = whole_seconds(statistics.expire);
-            self.heading(format_args!("Your monitoring time is too short. {needed} seconds is need."))?;
-        } else if statistics.call_stacks.is_empty() {
-            self.heading(format_args!("No expired memory blocks."))?;
-            writeln!(self.output)?;
-        } else {
-            self.heading(format_args!("Callstack statistics: (in ascending order)"))?;
-            writeln!(self.output)?;
-            for call_stack in &statistics.call_stacks {
-                self.call_stack(call_stack)?;
-                backtrace::write(&name(call_stack.stack), &mut self.output)?;
-                writeln!(self.output)?;
-            }
-        }
-        self.shortcomings(statistics)
-    }
-
     fn call_stack(&mut self, of: &CallStackStatistics) -> io::Result<()> {
         let may_leak = of.may_leak();
         writeln!(self.output, "{}: {LEAK}may-leak={}{LEAK:#}", Label(of.number), Counted(may_leak))?;
@@ -176,18 +45,6 @@ impl<W: Write> Text<W> {
         let [min, max, average] = seconds;
         writeln!(self.output, "    freed memory live time: min={min} max={max} average={average}")?;
         writeln!(self.output, "    un-freed memory live time: max={}", of.unfreed_live_time.as_secs())
-    }
-
-    /// The blocks that a target which has ended never freed.
-    ///
-    /// # Errors
-    /// When `output` fails.
-    pub fn never_freed(&mut self, blocks: Tally) -> io::Result<()> {
-        match blocks.count {
-            0 => self.remark("Every memory block was freed."),
-            1 => self.remark(&format!("1 memory block ({} bytes) was never freed.", blocks.bytes)),
-            count => self.remark(&format!("{count} memory blocks ({} bytes) were never freed.", blocks.bytes)),
-        }
     }
 
     /// What the statistics do not tell, and what they tell wrongly.
@@ -216,6 +73,120 @@ impl<W: Write> Text<W> {
 
     fn heading(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         writeln!(self.output, "{HEADING}== {text}{HEADING:#}")
+    }
+}
+
+impl<W: Write> Live for Text<W> {
+    fn begin(&mut self, target: Pid, backend: &str, expire: Duration) -> io::Result<()> {
+        writeln!(self.output, "{HEADING}== Begin monitoring process {target}...{HEADING:#}")?;
+        self.remark(&format!("Backend: {backend}. Memory expires after {} seconds.", whole_seconds(expire)))
+    }
+
+    fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        match notice {
+            Notice::Hooked(module) => {
+                self.remark(&format!("Hooked in {}: {}", module.path, module.functions.join(", ")))
+            }
+            Notice::Warning(text) => self.warning(text),
+            Notice::Exec(path) => {
+                self.remark(&format!("The target replaced its program by {path} (exec). Monitoring goes on."))
+            }
+        }
+    }
+
+    fn remark(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.output, "-- {}", Printable(text))
+    }
+
+    fn warning(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.output, "{WARNING}Warning:{WARNING:#} {}", Printable(text))
+    }
+
+    fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
+        match *finding {
+            Finding::Expired { callstack, bytes, .. } => {
+                let callstack = Label(callstack);
+                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, backtrace:")?;
+                stack.map_or(Ok(()), |stack| backtrace::write(stack, &mut self.output))
+            }
+            Finding::ExpiredAgain { callstack, bytes, count } => {
+                let callstack = Label(callstack);
+                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, {count} times again")
+            }
+            Finding::ExpiredFreed { callstack, after } => {
+                let (callstack, after) = (Label(callstack), after.as_secs());
+                writeln!(self.output, "{callstack}: expired-memory frees after {after} seconds")
+            }
+            Finding::Muted { callstack } => {
+                let callstack = Label(callstack);
+                writeln!(
+                    self.output,
+                    "{WARNING}Warning:{WARNING:#} too many expired-free at {callstack}. will not show this CallStack later"
+                )
+            }
+        }
+    }
+
+    fn end(&mut self, end: End) -> io::Result<()> {
+        writeln!(self.output)?;
+        match end {
+            End::Terminated => self.heading(format_args!("Terminate monitoring.")),
+            End::TargetEnded(status) => {
+                self.heading(format_args!("Target process exit."))?;
+                match status {
+                    ExitStatus::Exited(0) | ExitStatus::Unknown => Ok(()),
+                    ExitStatus::Exited(status) => self.remark(&format!("Its exit status is {status}.")),
+                    ExitStatus::Killed(signal) => self.remark(&format!("It was killed by signal {}.", signal.0)),
+                }
+            }
+            End::Limit(Limit::ExpiredBlocks { callstack, count, freed }) => {
+                self.heading(format_args!("{count} memory blocks leaked at CallStack[{callstack}]."))?;
+                if freed > 0 {
+                    let text = "of them were freed since. Maybe you should set bigger expired time by `-e`.";
+                    self.remark(&format!("{freed} {text}"))?;
+                }
+                Ok(())
+            }
+            End::Limit(Limit::CallStacks { count }) => {
+                self.heading(format_args!("{count} CallStacks gets memory leak."))?;
+                self.remark("Maybe you should set bigger expired time by `-e`.")
+            }
+        }
+    }
+
+    fn statistics(&mut self, statistics: &Statistics, name: &mut dyn FnMut(StackId) -> NamedStack) -> io::Result<()> {
+        if statistics.monitored < statistics.expire {
+            let needed = whole_seconds(statistics.expire);
+            self.heading(format_args!("Your monitoring time is too short. {needed} seconds is need."))?;
+        } else if statistics.call_stacks.is_empty() {
+            self.heading(format_args!("No expired memory blocks."))?;
+            writeln!(self.output)?;
+        } else {
+            self.heading(format_args!("Callstack statistics: (in ascending order)"))?;
+            writeln!(self.output)?;
+            for call_stack in &statistics.call_stacks {
+                self.call_stack(call_stack)?;
+                backtrace::write(&name(call_stack.stack), &mut self.output)?;
+                writeln!(self.output)?;
+            }
+        }
+        self.shortcomings(statistics)
+    }
+
+    fn never_freed(&mut self, blocks: Tally) -> io::Result<()> {
+        match blocks.count {
+            0 => self.remark("Every memory block was freed."),
+            1 => self.remark(&format!("1 memory block ({} bytes) was never freed.", blocks.bytes)),
+            count => self.remark(&format!("{count} memory blocks ({} bytes) were never freed.", blocks.bytes)),
+        }
+    }
+
+    fn snapshot(&mut self, profile: &Profile) -> io::Result<()> {
+        written(Format::Tree.write(profile, &View::Leaks, &mut self.output))
+    }
+
+    fn output(&mut self) -> &mut dyn Write {
+        &mut self.output
     }
 }
 

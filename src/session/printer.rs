@@ -1,7 +1,7 @@
 //! Names frames and prints, in a thread of its own.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,9 +13,11 @@ use memleax_platform::{Pid, RootDirectory};
 use super::Error;
 use super::recorder::{Plan, Recorder};
 use super::reporter::{Message, Shared};
+use super::sieve::Sieve;
+use crate::config::LiveForm;
 use crate::event::{Backtrace, Frame, StackId};
-use crate::profile::View;
-use crate::report::{End, Format, Progress, Text, WriteError};
+use crate::filter::Filters;
+use crate::report::{End, JsonLines, Live, Progress, Text};
 use crate::source::Notice;
 use crate::symbol::{DebugFile, NamedFrame, NamedStack, SymbolOptions, Symbolizer};
 use crate::tracker::{Finding, Statistics};
@@ -29,10 +31,13 @@ pub(super) struct Subject {
     pub(super) debug_file: Option<PathBuf>,
     pub(super) root: Option<RootDirectory>,
     pub(super) quiet: bool,
+    pub(super) form: LiveForm,
+    pub(super) filters: Filters,
 }
 
-pub(super) struct Printer<W> {
-    text: Text<W>,
+pub(super) struct Printer {
+    report: Box<dyn Live>,
+    sieve: Sieve,
     quiet: bool,
     names: Names,
     recorder: Recorder,
@@ -47,7 +52,7 @@ pub(super) fn print(
     subject: Subject,
     plan: Plan,
     modules: ModuleTable,
-    output: impl Write,
+    output: impl Write + 'static,
     inbox: &Receiver<Message>,
     shared: Arc<Shared>,
 ) -> Result<Option<Vec<u8>>, Error> {
@@ -62,23 +67,28 @@ pub(super) fn print(
     let mut recorder = Recorder::begin(plan).map_err(Error::Recording)?;
     recorder.modules(&modules);
     let names = Names { symbolizer, modules, stacks: HashMap::new(), shared };
-    let mut printer = Printer { text: Text::new(output), quiet: subject.quiet, names, recorder, recording: None };
+    let report: Box<dyn Live> = match subject.form {
+        LiveForm::Text => Box::new(Text::new(output)),
+        LiveForm::JsonLines => Box::new(JsonLines::new(output)),
+    };
+    let sieve = Sieve::new(subject.filters);
+    let mut printer = Printer { report, sieve, quiet: subject.quiet, names, recorder, recording: None };
     if !subject.quiet {
-        printer.text.begin(subject.target, &subject.backend, subject.expire)?;
+        printer.report.begin(subject.target, &subject.backend, subject.expire)?;
     }
     if let Some(path) = unused {
         let path = path.display();
-        printer.text.warning(&format!("{path} is not used: the target's executable is unknown."))?;
+        printer.report.warning(&format!("{path} is not used: the target's executable is unknown."))?;
     }
     for message in inbox {
         printer.names.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         printer.print(message)?;
     }
-    printer.text.output().flush()?;
+    printer.report.output().flush()?;
     Ok(printer.recording)
 }
 
-impl<W: Write> Printer<W> {
+impl Printer {
     fn print(&mut self, message: Message) -> Result<(), Error> {
         match message {
             Message::Modules(modules) => {
@@ -92,7 +102,7 @@ impl<W: Write> Printer<W> {
                 if let Notice::Warning(warning) = &notice {
                     self.recorder.remark(warning);
                 }
-                self.text.notice(&notice)?;
+                self.report.notice(&notice)?;
             }
             Message::Stack(id, backtrace) => {
                 self.recorder.stack(id, &backtrace);
@@ -103,17 +113,19 @@ impl<W: Write> Printer<W> {
                     Finding::Expired { stack, .. } => Some(self.names.stack(stack)),
                     _ => None,
                 };
-                self.text.finding(&finding, stack.as_ref())?;
+                if self.sieve.shows(&finding, stack.as_ref()) {
+                    self.report.finding(&finding, stack.as_ref())?;
+                }
             }
             Message::LeftOut(count) => {
-                self.text.warning(&format!("{count} lines left out here, as the report is read too slowly."))?;
+                self.report.warning(&format!("{count} lines left out here, as the report is read too slowly."))?;
             }
             Message::Snapshot(cause) => {
                 self.recorder.snapshot(cause);
                 self.show_live()?;
             }
             Message::SuspendRefused => self
-                .text
+                .report
                 .remark("Not stopped: the target would stop at its next allocation, too. Ctrl-C detaches and ends.")?,
             Message::End { end, broke_off, statistics } => self.end(end, broke_off, &statistics)?,
         }
@@ -124,24 +136,24 @@ impl<W: Write> Printer<W> {
     fn show_live(&mut self) -> Result<(), Error> {
         let Some(replayed) = self.recorder.replay().map_err(Error::Recording)? else { return Ok(()) };
         let profile = replayed.into_profile(&mut |frame| Some(self.names.frame(frame)));
-        match Format::Tree.write(&profile, &View::Leaks, self.text.output()) {
-            Ok(_) => Ok(()),
-            Err(WriteError::Output(error)) => Err(error.into()),
-            Err(error) => Err(io::Error::other(error).into()),
-        }
+        Ok(self.report.snapshot(&self.sieve.apply(profile))?)
     }
 
     fn end(&mut self, end: End, broke_off: Option<String>, statistics: &Statistics) -> Result<(), Error> {
-        self.text.end(end)?;
+        self.report.end(end)?;
         if let Some(cause) = broke_off {
-            self.text.warning(&format!("Monitoring broke off: {cause}"))?;
+            self.report.warning(&format!("Monitoring broke off: {cause}"))?;
         }
-        self.text.statistics(statistics, |id| self.names.stack(id))?;
+        let (shown, left_out) = self.sieve.select(statistics, |of| self.names.stack(of.stack));
+        self.report.statistics(&shown, &mut |id| self.names.stack(id))?;
+        for sentence in left_out {
+            self.report.remark(&sentence)?;
+        }
         if let End::TargetEnded(_) = end {
-            self.text.never_freed(statistics.never_freed)?;
+            self.report.never_freed(statistics.never_freed)?;
         }
         if self.names.shared.hurry.load(Ordering::Relaxed) {
-            self.text.remark("Names are missing, as a second signal cut the naming short.")?;
+            self.report.remark("Names are missing, as a second signal cut the naming short.")?;
         }
         let is_hurried = |names: &Names| names.shared.hurry.load(Ordering::Relaxed);
         if self.recorder.is_wanted() && !is_hurried(&self.names) {
@@ -154,7 +166,7 @@ impl<W: Write> Printer<W> {
         }
         for gap in self.names.symbolizer.gaps() {
             let text = format!("{}: {}", gap.module, gap.text);
-            self.text.remark(&text)?;
+            self.report.remark(&text)?;
             self.recorder.remark(&text);
         }
         self.recording = self.recorder.end(end).map_err(Error::Recording)?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use memleax_platform::{Pid, Signal};
 
 use super::*;
-use crate::config::{Backend, Color, Keep, Limits, Target};
+use crate::config::{Backend, Color, Keep, Limits, LiveForm, Target};
 use crate::event::{Backtrace, Ending, Frame, FrameKind, StackId};
 use crate::source::Notice;
 use crate::stack::StackTable;
@@ -184,6 +184,7 @@ fn config() -> Config {
         backend: Backend::Auto,
         duration: None,
         mmap: false,
+        live: LiveForm::Text,
         color: Color::Never,
         error_exit_code: None,
         keep: Keep::Nothing,
@@ -230,7 +231,7 @@ impl Run {
     fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
         let storage = Storage::Memory(Vec::new());
         let watched = Watched { pid: Pid(42), backend: "scripted".into(), program: None, storage };
-        watch(&mut self.source, watched, config, &self.signals, output)
+        watch(&mut self.source, watched, config, &Filters::default(), &self.signals, output)
     }
 }
 

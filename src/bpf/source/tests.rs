@@ -7,7 +7,7 @@ use memleax_platform::NativeTracer;
 use memleax_targets::{Process, unable};
 
 use super::*;
-use crate::config::{Backend, Color, Keep, Limits, Target};
+use crate::config::{Backend, Color, Keep, Limits, LiveForm, Target};
 
 /// As deep as the kernel walks, and the allocator's function.
 const DEPTH: usize = super::super::layout::FRAMES + 1;
@@ -40,6 +40,7 @@ fn attach(
         backend: Backend::Bpf,
         duration: None,
         mmap: false,
+        live: LiveForm::Text,
         color: Color::Never,
         error_exit_code: None,
         keep: Keep::Nothing,

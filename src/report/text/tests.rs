@@ -256,7 +256,7 @@ fn ends() {
 fn final_statistics() {
     let mut asked = Vec::new();
     let text = plain(|text| {
-        text.statistics(&statistics(), |stack| {
+        text.statistics(&statistics(), &mut |stack| {
             asked.push(stack.0);
             example()
         })
@@ -290,9 +290,9 @@ fn final_statistics() {
 #[test]
 fn statistics_without_call_stacks() {
     let none = Statistics { call_stacks: Vec::new(), ..statistics() };
-    assert_eq!(plain(|text| text.statistics(&none, never)), "== No expired memory blocks.\n\n");
+    assert_eq!(plain(|text| text.statistics(&none, &mut never)), "== No expired memory blocks.\n\n");
     let short = Statistics { monitored: Duration::from_secs(9), expire: Duration::from_millis(9_500), ..none };
-    let text = plain(|text| text.statistics(&short, never));
+    let text = plain(|text| text.statistics(&short, &mut never));
     assert_eq!(text, "== Your monitoring time is too short. 10 seconds is need.\n");
 }
 
@@ -308,7 +308,7 @@ fn whatever_is_not_in_the_numbers_is_said() {
         losses: BTreeMap::from([(Loss::ReturnUnobservable, 2), (Loss::NeverReturned, 1), (Loss::NoStack, 4)]),
         ..statistics()
     };
-    assert_snapshot!(plain(|text| text.statistics(&lacking, never)), @r"
+    assert_snapshot!(plain(|text| text.statistics(&lacking, &mut never)), @r"
     == No expired memory blocks.
 
     -- 12 memory blocks (3400 bytes) still live at the end had not expired.
@@ -332,5 +332,5 @@ fn names_of_the_target_cannot_command_the_terminal() {
 fn colours_are_there_to_be_stripped() {
     let mut text = Text::new(Vec::new());
     text.end(End::Terminated).expect("a Vec takes everything");
-    assert_eq!(String::from_utf8_lossy(text.output()), "\n\x1b[1m== Terminate monitoring.\x1b[0m\n");
+    assert_eq!(String::from_utf8_lossy(&text.output), "\n\x1b[1m== Terminate monitoring.\x1b[0m\n");
 }

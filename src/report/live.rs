@@ -1,0 +1,82 @@
+//! The report while monitoring goes on: what each of its forms can say.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use memleax_platform::Pid;
+
+use super::End;
+use super::format::WriteError;
+use crate::event::{Notice, StackId, Tally};
+use crate::profile::Profile;
+use crate::symbol::NamedStack;
+use crate::tracker::{Finding, Statistics};
+
+/// A form of the live report. Everything fails as the output does.
+pub trait Live {
+    /// The start.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn begin(&mut self, target: Pid, backend: &str, expire: Duration) -> io::Result<()>;
+
+    /// A remark of the source.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn notice(&mut self, notice: &Notice) -> io::Result<()>;
+
+    /// Something worth knowing.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn remark(&mut self, text: &str) -> io::Result<()>;
+
+    /// Something that makes the numbers wrong, or the target.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn warning(&mut self, text: &str) -> io::Result<()>;
+
+    /// What the tracker found; with [`Finding::Expired`] comes its call stack.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()>;
+
+    /// Why monitoring ended.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn end(&mut self, end: End) -> io::Result<()>;
+
+    /// The final statistics, and what they lack. `name` is asked for each call stack, in order.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn statistics(&mut self, statistics: &Statistics, name: &mut dyn FnMut(StackId) -> NamedStack) -> io::Result<()>;
+
+    /// What a target that has ended never freed.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn never_freed(&mut self, blocks: Tally) -> io::Result<()>;
+
+    /// What is live now: a snapshot, with its call stacks.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn snapshot(&mut self, profile: &Profile) -> io::Result<()>;
+
+    /// Where it goes.
+    fn output(&mut self) -> &mut dyn Write;
+}
+
+/// What writing a profile into the live report came to. What the view lacks is for those who asked for it, and nobody asked.
+pub(super) fn written(result: Result<Vec<String>, WriteError>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(WriteError::Output(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
