@@ -6,6 +6,7 @@
 //! peak and leaked bytes, in all and by call stack, and live bytes over time. It cannot tell:
 //!
 //! - sizes one by one: the blocks of a call stack that appear (or go) together have their mean;
+//! - a block that grew: realloc is a call to heaptrack, so it is written as a block more;
 //! - each temporary block that was live at such a moment;
 //! - when blocks came that went again before the next moment: they are spread as all calls are, and a large one may go before it comes, so that
 //!   the peak stays true;
@@ -56,12 +57,16 @@ fn write_at_most(max: u64, profile: &Profile, output: &mut dyn Write) -> Result<
     if !profile.run.launched {
         writeln!(output, "A")?;
     }
-    for note in notes(profile).iter().chain(&left_out) {
-        writeln!(output, "# {}", in_one_line(note))?;
-    }
     let share = Share { of: calls.max(1), is: calls.clamp(1, max) };
     let plan = Plan::new(profile, share);
-    Events::new(profile, &plan, share, output)?.write(&plan)?;
+    let events = Events::new(profile, &plan, share, output)?;
+    if events.more > 0 {
+        left_out.push(format!("The file has {} calls more than there were, as heaptrack takes it for a call when realloc lets a block grow.", events.more));
+    }
+    for note in notes(profile).iter().chain(&left_out) {
+        writeln!(events.output, "# {}", in_one_line(note))?;
+    }
+    events.write(&plan)?;
     Ok(left_out)
 }
 
@@ -133,6 +138,8 @@ struct Progress<'p> {
     /// Temporary blocks that were live at the end of a step. Then what grows is one block each time, as calls are short.
     caught: u64,
     single: bool,
+    /// Calls that what grows takes beyond those that there were: a block may grow by realloc.
+    more: u64,
 }
 
 impl<'p> Progress<'p> {
@@ -149,6 +156,7 @@ impl<'p> Progress<'p> {
             staying.count = growth.iter().filter(|tally| tally.count > 0).count() as u64;
         }
         let rest = calls.saturating_sub(staying.count);
+        let more = staying.count.saturating_sub(site.allocated.count);
         let count = wanted.min(rest);
         let temporary = Tally { count, bytes: mean(known).saturating_mul(count) };
         // The mean is that of all that came and went.
@@ -159,7 +167,7 @@ impl<'p> Progress<'p> {
         let count = rest - temporary.count;
         let passing = Tally { count, bytes: mean.saturating_mul(count) };
         let caught = if share.is == share.of { wanted - temporary.count } else { 0 };
-        Progress { trace, live: Tally::default(), to_come, temporary, passing, caught, single }
+        Progress { trace, live: Tally::default(), to_come, temporary, passing, caught, single, more }
     }
 
     /// Takes a call from those that come and go within a step; false if there is none.
@@ -183,6 +191,8 @@ impl<'p> Progress<'p> {
 
 struct Events<'a, 'b> {
     output: &'b mut dyn Write,
+    /// Calls that are written though there were none.
+    more: u64,
     tables: Tables<'a>,
     sites: Vec<Progress<'a>>,
     share: Share,
@@ -200,10 +210,13 @@ impl<'a, 'b> Events<'a, 'b> {
     ) -> io::Result<Events<'a, 'b>> {
         let mut tables = Tables::default();
         let mut sites = Vec::with_capacity(profile.sites.len());
+        let mut more = 0;
         for (site, levels) in profile.sites.iter().zip(&plan.levels) {
-            sites.push(Progress::new(site, tables.trace(&site.stack, output)?, levels, share));
+            let progress = Progress::new(site, tables.trace(&site.stack, output)?, levels, share);
+            more += progress.more;
+            sites.push(progress);
         }
-        Ok(Events { output, tables, sites, share, peak: plan.peak, level: 0 })
+        Ok(Events { output, more, tables, sites, share, peak: plan.peak, level: 0 })
     }
 
     fn write(mut self, plan: &Plan) -> io::Result<()> {
