@@ -157,6 +157,9 @@ pub enum Event {
     },
     /// So many frees, more than were told of, of addresses that are not tracked blocks'. Told by sources that keep the books themselves.
     UnknownFrees(u64),
+    /// So many blocks, more than were told of, were resized where they were; with the bytes that they had before. Told by sources that keep
+    /// the books themselves.
+    Resized(Tally),
     /// Nothing happened until now: time for expiry.
     Idle,
     /// The program was replaced (exec): all blocks are gone without having been freed.

@@ -77,8 +77,24 @@ static __always_inline u64 cookie_of(struct pt_regs *ctx)
 }
 #endif
 
-/* Non-zero: do not trap this call's return. */
-static __always_inline int entered(struct pt_regs *ctx)
+/*
+ * The thread runs a signal handler on its alternate stack, above the stack with a call in progress. Were a return trapped here, the kernel
+ * would take that call for ended (cleanup_return_instances, kernel/events/uprobes.c) and end the process by SIGILL when it returns.
+ */
+static __always_inline bool is_above(u64 sp, u64 in_progress)
+{
+#ifdef OLD_KERNEL
+	return 0;
+#else
+	struct task_struct *task = bpf_get_current_task_btf();
+	u64 start = task->sas_ss_sp, end = start + task->sas_ss_size;
+
+	return sp > start && sp <= end && (in_progress <= start || in_progress > end);
+#endif
+}
+
+/* Non-zero: do not trap this call's return, if that is in our hands (`may_refuse`). */
+static __always_inline int entered(struct pt_regs *ctx, bool may_refuse)
 {
 	u64 cookie = cookie_of(ctx), shape = cookie & 255, sp = ctx->rsp + 8 * (cookie >> 24 & 255);
 	struct control *c = settings();
@@ -102,6 +118,10 @@ static __always_inline int entered(struct pt_regs *ctx)
 	if (call->sp) {
 		if (is_nested(call, sp))
 			return 1;
+		if (may_refuse && is_above(sp, call->sp)) {
+			COUNT(c->lost_calls);
+			return 1;
+		}
 		COUNT(c->never_returned);
 		if (call->old_known)
 			land(c, call->operand, &call->old, call->old.size);
@@ -158,6 +178,8 @@ static __always_inline void reallocated(struct control *c, struct call *call, u6
 			site = site_of(call->old.site);
 			if (site)
 				ADD(site->allocated_bytes, call->size - call->old.size);
+			COUNT(c->resized);
+			ADD(c->resized_bytes, call->old.size);
 			land(c, call->operand, &call->old, call->size);
 		} else {
 			land(c, call->operand, &call->old, call->old.size);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only
  *
- * What the programs need of the kernel. Self-contained: no kernel or libbpf headers, no CO-RE.
+ * What the programs need of the kernel. Self-contained: no kernel or libbpf headers. Only the session program, whose kernels all have BTF,
+ * lets libbpf look up where a member is (CO-RE).
  */
 #ifndef MEMLEAX_KERNEL_H
 #define MEMLEAX_KERNEL_H
@@ -45,7 +46,14 @@ typedef _Bool bool;
 #define BPF_F_MMAPABLE 1024
 #define BPF_LOCAL_STORAGE_GET_F_CREATE 1
 
+#ifdef OLD_KERNEL
 struct task_struct;
+#else
+/* include/linux/sched.h */
+struct task_struct {
+	u64 sas_ss_sp, sas_ss_size;
+} __attribute__((preserve_access_index));
+#endif
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;

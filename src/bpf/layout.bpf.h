@@ -65,6 +65,7 @@ struct control {
 	u64 never_returned; /* calls that were not seen to return */
 	u64 unknown_frees;
 	u64 lost_mappings; /* calls of mmap, mremap and munmap that could not be told of */
+	u64 resized, resized_bytes; /* blocks that realloc left where they were, and what they had before */
 };
 
 struct block {

@@ -27,10 +27,12 @@ pub(super) enum Control {
     NeverReturned,
     UnknownFrees,
     LostMappings,
+    Resized,
+    ResizedBytes,
 }
 
 impl Control {
-    pub(super) const WORDS: usize = Control::LostMappings as usize + 1;
+    pub(super) const WORDS: usize = Control::ResizedBytes as usize + 1;
 }
 
 /// `RULES`

@@ -41,14 +41,14 @@ SEC("uprobe.session")
 int session_call(struct pt_regs *ctx)
 {
 	NO_PRIVATE_STACK(nowhere_session);
-	return is_return(ctx) ? returned(ctx) : entered(ctx);
+	return is_return(ctx) ? returned(ctx) : entered(ctx, 1);
 }
 
 SEC("uprobe.multi")
 int multi_enter(struct pt_regs *ctx)
 {
 	NO_PRIVATE_STACK(nowhere);
-	entered(ctx);
+	entered(ctx, 0);
 	return 0;
 }
 
@@ -72,7 +72,7 @@ SEC("uprobe")
 int perf_enter(struct pt_regs *ctx)
 {
 	NO_PRIVATE_STACK(nowhere);
-	entered(ctx);
+	entered(ctx, 0);
 	return 0;
 }
 

@@ -24,7 +24,7 @@ use super::records::Records;
 use super::table::RuleTable;
 use crate::allocator::{self, Hook};
 use crate::config::Config;
-use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Timestamp, Totals};
+use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
 use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, Unwinder, state_changed_function};
@@ -174,6 +174,7 @@ struct Counters {
     execs: u64,
     losses: [u64; LOSSES.len()],
     unknown_frees: u64,
+    resized: Tally,
 }
 
 /// Which of the kernel's counters are losses, and which.
@@ -492,6 +493,10 @@ impl<T: Tracer> BpfSource<T> {
         let unknown = self.kernel.counter(Control::UnknownFrees);
         sink.event(at, Event::UnknownFrees(unknown - self.seen.unknown_frees));
         self.seen.unknown_frees = unknown;
+        let resized =
+            Tally { count: self.kernel.counter(Control::Resized), bytes: self.kernel.counter(Control::ResizedBytes) };
+        sink.event(at, Event::Resized(resized.without(self.seen.resized)));
+        self.seen.resized = resized;
     }
 }
 

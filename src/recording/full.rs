@@ -8,7 +8,7 @@ use super::record::{EventRecord, EventsRecord, LOSSES, Record, number_of};
 use super::sample::Sample;
 use super::writer::{LIMIT, Storage, Writer};
 use crate::config::Limits;
-use crate::event::{CallId, Event, Sink, StackId, Timestamp};
+use crate::event::{CallId, Event, Sink, StackId, Tally, Timestamp};
 use crate::tracker::Tracker;
 
 /// Between two moments of what is made of single events.
@@ -69,6 +69,7 @@ fn to_record(event: Event) -> Option<EventRecord> {
             EventRecord::Remapped { from, from_size, address, size, stack: stack.0 }
         }
         Event::UnknownFrees(count) => EventRecord::UnknownFrees { count },
+        Event::Resized(Tally { count, bytes }) => EventRecord::Resized { count, bytes },
         Event::Replaced => EventRecord::Replaced,
         Event::Lost(loss, count) => EventRecord::Lost { loss: number_of(&LOSSES, &loss), count },
         Event::Idle => return None,
@@ -91,6 +92,7 @@ fn to_event(record: EventRecord) -> Option<Event> {
             Event::Remapped { from, from_size, address, size, stack: StackId(stack) }
         }
         EventRecord::UnknownFrees { count } => Event::UnknownFrees(count),
+        EventRecord::Resized { count, bytes } => Event::Resized(Tally { count, bytes }),
         EventRecord::Replaced => Event::Replaced,
         EventRecord::Lost { loss, count } => Event::Lost(*LOSSES.get(usize::from(loss))?, count),
     })

@@ -182,6 +182,7 @@ pub(super) enum EventRecord {
     UnknownFrees { count: u64 },
     Replaced,
     Lost { loss: u8, count: u64 },
+    Resized { count: u64, bytes: u64 },
 }
 
 /// By their numbers in the file.

@@ -124,6 +124,7 @@ struct Totals {
     expired: Amount,
     freed_expired: Amount,
     temporary: Option<Amount>,
+    resized: Amount,
 }
 
 impl Totals {
@@ -139,6 +140,7 @@ impl Totals {
             expired: sum(|site| site.expired),
             freed_expired: sum(|site| site.freed_expired),
             temporary: temporary.map(Into::into),
+            resized: profile.resized.into(),
         }
     }
 }

@@ -24,7 +24,8 @@ pub(super) fn loss(loss: Loss, count: u64) -> String {
         ),
         Loss::NoStack => format!("{} without a backtrace: the stack could not be read.", calls("allocation")),
         Loss::NotFollowed => {
-            format!("{} not followed, for lack of room: what they did is not counted.", calls("allocator call"))
+            let why = "for lack of room, or made by a signal handler amid another call: what they did is not counted.";
+            format!("{} not followed, {why}", calls("allocator call"))
         }
         Loss::BlockNotKept => {
             format!("{} not kept, for lack of room; if they leaked, it is not seen.", calls("allocation"))

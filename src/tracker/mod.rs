@@ -183,6 +183,7 @@ impl Tracker {
                 }
             }
             Event::UnknownFrees(count) => self.unknown_frees += count,
+            Event::Resized(tally) => self.resized = self.resized.plus(tally),
             Event::Idle => {}
             Event::Replaced => self.replaced(),
             Event::Lost(loss, count) => *self.losses.entry(loss).or_default() += count,

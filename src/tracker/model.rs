@@ -114,6 +114,7 @@ impl Model {
                 None => self.unknown_frees += 1,
             },
             Event::UnknownFrees(count) => self.unknown_frees += count,
+            Event::Resized(_) => {}
             Event::Reallocating { call, address } => {
                 self.apply(Event::ReallocFailed { call });
                 let old = self.heap.remove(&address);

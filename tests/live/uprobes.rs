@@ -101,6 +101,25 @@ fn mappings_that_find_no_room_are_said() {
     target.quit();
 }
 
+/// A handler on an alternate stack above the interrupted one calls an allocator amid another call. The kernel takes that other call for
+/// ended if the handler's return is trapped, and kills the process when it returns; so memleax leaves the handler's alone, and says so.
+#[test]
+fn a_signal_handler_on_a_stack_above_amid_a_call() {
+    if !may_probe() {
+        return;
+    }
+    let program = Target::c("above").flags(&["-pthread"]).build();
+    let mut target = program.start();
+    let mut monitor = Monitor::attach(&target, &BPF);
+    let truth = target.truth("go 10");
+    let symbols = program_symbols(&program, &target);
+    monitor.wait_for_leaks(truth.blocks());
+    let report = monitor.interrupt();
+    assert_truth(&report, &truth, &symbols);
+    assert!(report.says("10 allocator calls not followed"), "{report:?}");
+    target.quit();
+}
+
 /// A probe with a counter admits no other at its instruction: memleax says so, and leaves nothing behind.
 #[test]
 fn a_probe_that_excludes_others_is_named() {
