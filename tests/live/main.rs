@@ -21,6 +21,7 @@ mod safety;
 mod session;
 mod signals;
 mod threads;
+mod totals;
 mod tracing;
 #[cfg(bpf)]
 mod uprobes;

@@ -337,7 +337,8 @@ NOINLINE static void run_sites(unsigned n) {
     site_realloc_null(n);
     site_realloc_in_place(n);
     site_realloc_moved(n);
-    site_realloc_failed(n);
+    if (target_includes("realloc_failed"))
+        site_realloc_failed(n);
     site_realloc_zero(n);
     site_reallocarray(n);
     site_posix_memalign(n);
@@ -356,7 +357,8 @@ NOINLINE static void run_sites(unsigned n) {
     site_tail_call(n);
     site_alloca(n);
     site_big_frame(n);
-    site_huge();
+    if (target_includes("huge"))
+        site_huge();
     site_nothing(n);
     site_failed(n);
     site_longjmp(n);
