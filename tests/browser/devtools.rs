@@ -231,7 +231,8 @@ impl Browser {
     fn message(&mut self, awaited: &str) -> Value {
         let mut message = Vec::new();
         self.messages.read_until(0, &mut message).expect("a readable pipe");
-        assert_eq!(message.pop(), Some(0), "the browser ended, or took more than {PATIENCE:?}, at {awaited}");
+        let complaints = &self.complaints;
+        assert_eq!(message.pop(), Some(0), "ended, or took more than {PATIENCE:?}, at {awaited}; {complaints:?}");
         serde_json::from_slice(&message).expect("JSON")
     }
 

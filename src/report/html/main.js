@@ -57,8 +57,8 @@ function draw() {
   const selected = found.filter(through);
   tellFlame(culled, found);
   tellSelected(selected, inView, matches);
-  drawHead(state.sort, sortBy);
-  drawRows(sorted(selected, state.sort, costs), state.shown, costs, state.opened);
+  drawHead(state.view.kind, state.sort, sortBy);
+  drawRows(state.view.kind, sorted(selected, state.sort, costs), state.shown, costs, state.opened);
 }
 
 function tellFlame(culled, found) {
@@ -94,6 +94,7 @@ function tellSelected(selected, inView, matches) {
 
 function show(view) {
   state.view = view;
+  if (!columnsIn(view.kind).some((of) => of.id === state.sort.id)) state.sort = {id: 'cost', descending: true};
   state.shown = ROWS;
   costs = costsOf(view);
   drawViews();

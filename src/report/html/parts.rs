@@ -62,7 +62,7 @@ pub(super) fn write_shortcomings(profile: &Profile, left_out: &[String], output:
     }
     writeln!(
         output,
-        "<section class=\"warnings\" aria-labelledby=\"know\"><h2 id=\"know\">What these numbers lack</h2><ul>"
+        "<section class=\"warnings\" aria-labelledby=\"know\"><h2 id=\"know\">What to know of these numbers</h2><ul>"
     )?;
     for text in all {
         writeln!(output, "<li>{}</li>", Escaped(in_one_line(&text)))?;
@@ -304,7 +304,7 @@ mod tests {
         profile.blocks.clear();
         profile.peak = None;
         let html = page(&profile, &View::Leaks);
-        assert!(!html.contains("Temporary</p>") && !html.contains("What these numbers lack"));
+        assert!(!html.contains("Temporary</p>") && !html.contains("What to know of these numbers"));
         assert!(!html.contains("Single live blocks"));
     }
 }

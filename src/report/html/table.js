@@ -7,29 +7,32 @@ const tableColumns = [
   {id: 'stack', label: 'Call stack', text: true},
   {id: 'cost', label: 'Bytes', title: 'in this view', bytes: true, share: true},
   {id: 'blocks', label: 'Blocks', title: 'in this view'},
-  {id: 'liveBytes', label: 'Live', title: 'bytes that were never freed', bytes: true},
-  {id: 'liveBlocks', label: 'Live blocks', title: 'blocks that were never freed'},
-  {id: 'allocatedBytes', label: 'Allocated', title: 'bytes of all blocks', bytes: true},
-  {id: 'allocatedBlocks', label: 'Allocations', title: 'all blocks'},
+  {id: 'liveBytes', is: 'leaks', label: 'Live', title: 'bytes that were never freed', bytes: true},
+  {id: 'liveBlocks', is: 'leaks', label: 'Live blocks', title: 'blocks that were never freed'},
+  {id: 'allocatedBytes', is: 'allocated', label: 'Allocated', title: 'bytes of all blocks', bytes: true},
+  {id: 'allocatedBlocks', is: 'allocated', label: 'Allocations', title: 'all blocks'},
   {id: 'expiredBlocks', label: 'Expired', title: 'blocks that lived longer than the expiry time, freed since or not'},
-  {id: 'peakBytes', label: 'At peak', title: 'bytes that were live when most were', bytes: true},
+  {id: 'peakBytes', is: 'peak', label: 'At peak', title: 'bytes that were live when most were', bytes: true},
   {id: 'meanLife', label: 'Mean life', title: 'of the freed blocks', time: true},
   {id: 'oldest', label: 'Oldest', title: 'age of the oldest block that was never freed', time: true},
 ];
 
-const allocators = /^(operator new|(aligned_|c|m|re|v|pv)alloc$|malloc|calloc|realloc|reallocarray|posix_memalign|mmap|__rust_alloc|__rdl_alloc|alloc::alloc::)/;
+const insides = /^(<?(std|core|alloc|hashbrown|__gnu_cxx)::|operator new|(aligned_|c|m|re|v|pv)alloc$|malloc|calloc|realloc|reallocarray|posix_memalign|mmap|__rust_alloc|__rdl_alloc)/;
 
-// Who asked the allocator, and their callers.
+// Who asked the allocator, its and the standard libraries' insides left out, and their callers.
 const trails = new Array(siteCount);
 function trailOf(site) {
   if (!trails[site]) {
     const names = placesOf(site).map(nameAt);
-    let first = Math.min(1, names.length - 1);
-    while (first < names.length - 1 && allocators.test(names[first])) first += 1;
+    let first = names.findIndex((name, at) => at > 0 && !insides.test(name));
+    if (first < 0) first = Math.min(1, names.length - 1);
     trails[site] = {name: names[first] || 'unknown', callers: names.slice(first + 1, first + 7)};
   }
   return trails[site];
 }
+
+// Without those that would repeat the view.
+const columnsIn = (kind) => tableColumns.filter((of) => of.is !== kind);
 
 function valuesOf(id, costs) {
   if (id === 'cost') return costs.bytes;
@@ -53,9 +56,9 @@ function sorted(selected, sort, costs) {
   });
 }
 
-function drawHead(sort, onSort) {
+function drawHead(kind, sort, onSort) {
   const row = byId('sites').tHead.rows[0];
-  row.replaceChildren(...tableColumns.map((of) => {
+  row.replaceChildren(...columnsIn(kind).map((of) => {
     const head = element('th', {scope: 'col', title: of.title || ''}, element('button', {type: 'button', textContent: of.label, onclick: () => onSort(of)}));
     head.dataset.column = of.id;
     if (sort.id === of.id) head.setAttribute('aria-sort', sort.descending ? 'descending' : 'ascending');
@@ -89,7 +92,7 @@ function cell(of, value, exact, costs, largest) {
   return td;
 }
 
-function siteRow(site, costs, largest, open) {
+function siteRow(site, kind, costs, largest, open) {
   const trail = trailOf(site);
   const name = element('button', {type: 'button', textContent: trail.name});
   name.setAttribute('aria-expanded', String(open));
@@ -97,7 +100,7 @@ function siteRow(site, costs, largest, open) {
   const first = element('td', {className: 'stack', title: [trail.name, ...trail.callers].join('\n')}, name, callers);
   const row = element('tr', {className: open ? 'site open' : 'site'}, first);
   row.dataset.site = site;
-  for (const of of tableColumns.slice(1)) {
+  for (const of of columnsIn(kind).slice(1)) {
     const value = valuesOf(of.id, costs)[site];
     const inView = of.id === 'cost' || of.id === 'blocks';
     row.append(cell(of, value, inView || Number.isNaN(value) ? value : data.sites.columns[of.id][site], costs, largest));
@@ -202,12 +205,12 @@ function detailRow(site) {
   return element('tr', {className: 'detail'}, holder);
 }
 
-function drawRows(order, shown, costs, opened) {
+function drawRows(kind, order, shown, costs, opened) {
   let largest = 0;
   for (const site of order) largest = Math.max(largest, Math.abs(costs.bytes[site]));
   const rows = [];
   for (const site of order.slice(0, shown)) {
-    rows.push(siteRow(site, costs, largest, opened.has(site)));
+    rows.push(siteRow(site, kind, costs, largest, opened.has(site)));
     if (opened.has(site)) rows.push(detailRow(site));
   }
   if (rows.length === 0) {

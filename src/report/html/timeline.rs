@@ -92,9 +92,10 @@ impl Timeline {
         output: &mut dyn Write,
     ) -> io::Result<()> {
         let moment = snapshot.moment;
+        let side = if self.x(moment.at.0) > 96.0 { " left" } else { "" };
         writeln!(
             output,
-            "<button type=\"button\" class=\"mark\" data-snapshot=\"{number}\" style=\"left:{:.3}%\"><span title=\"snapshot {number}: {}, {} bytes after {}\">{number}</span></button>",
+            "<button type=\"button\" class=\"mark{side}\" data-snapshot=\"{number}\" style=\"left:{:.3}%\"><span title=\"snapshot {number}: {}, {} bytes after {}\">{number}</span></button>",
             self.x(moment.at.0),
             Escaped(&snapshot.cause),
             human::grouped(moment.live.bytes),
@@ -129,8 +130,8 @@ fn thinned(all: &[Moment]) -> Vec<Moment> {
 
 /// The next number above whose quarters are short in binary units.
 fn round_above(bytes: u64) -> u64 {
-    const QUARTERS: [u64; 25] =
-        [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 384, 512, 768];
+    const QUARTERS: [u64; 23] =
+        [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512];
     let units = (0..6).map(|unit| 1_u64 << (10 * unit));
     let tops = units.flat_map(|unit| QUARTERS.map(|quarter| unit.saturating_mul(4 * quarter)));
     tops.into_iter().find(|&top| top > bytes).unwrap_or(u64::MAX)
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn nothing_live_and_everything_live_can_be_drawn() {
-        assert_eq!([0, 3, 4, 5_000, 1 << 20].map(round_above), [4, 4, 8, 8_192, 1_572_864]);
+        assert_eq!([0, 3, 4, 5_000, 1 << 20].map(round_above), [4, 4, 8, 8_192, 2_097_152]);
         assert_eq!(round_above(u64::MAX), u64::MAX);
         let mut profile = sample::profile();
         profile.timeline.clear();
