@@ -4,6 +4,7 @@ mod devtools;
 mod flamegraph;
 mod page;
 mod program;
+mod run;
 
 use std::path::{Path, PathBuf};
 
