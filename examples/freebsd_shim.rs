@@ -30,13 +30,18 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(outcome) => {
+            let mut status = outcome.status(config.error_exit_code);
             if let Some(profile) = outcome.recording.as_deref().and_then(rendering::of_run) {
+                let profile = wanted.filters.apply(profile);
+                if wanted.filters.leave_out() {
+                    status = outcome.within(&profile).status(config.error_exit_code);
+                }
                 let standard: &mut dyn Write = if launches { &mut io::stderr() } else { &mut io::stdout() };
-                if let Err(error) = rendering::write(&wanted.filters.apply(profile), &wanted, standard, false) {
+                if let Err(error) = rendering::write(&profile, &wanted, standard, false) {
                     _ = writeln!(io::stderr(), "memleax: {error}");
                 }
             }
-            outcome.status(config.error_exit_code).into()
+            status.into()
         }
         Err(errors) => {
             for error in &errors {

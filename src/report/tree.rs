@@ -24,6 +24,7 @@ use rustc_hash::FxHashMap;
 use super::format::{Detail, WriteError};
 use super::human::{grouped, grouped_signed};
 use super::style::{FAINT, FUNCTION, HEADING, Printable};
+use super::wording;
 use crate::profile::{Call, Change, Profile, View, Weighed};
 
 /// What a tree is to look like.
@@ -63,7 +64,7 @@ pub(super) fn write_detail(
     let usual = TreeOptions::default();
     let options = TreeOptions { threshold: detail.threshold.unwrap_or(usual.threshold), top_down: detail.top_down };
     write_tree(&profile.weigh(view)?, options, output)?;
-    Ok(Vec::new())
+    Ok(wording::shortcomings(profile))
 }
 
 /// Writes the tree of a profile as a view sees it.

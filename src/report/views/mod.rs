@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use super::format::{Detail, WriteError};
 use super::human;
 use super::style::{CALL_STACK, HEADING, Printable};
+use super::wording;
 use crate::event::Tally;
 use crate::profile::{Profile, Site, Topic, View};
 
@@ -49,7 +50,8 @@ pub(super) fn write_detail(
     let topics = if detail.topics.is_empty() { &usual[..] } else { &detail.topics };
     let extent = Extent { top: detail.top, threshold: detail.threshold.unwrap_or(0.0) };
     write_topics(profile, topics, extent, output)?;
-    Ok(Vec::new())
+    // The summary says it.
+    Ok(if topics.contains(&Topic::Summary) { Vec::new() } else { wording::shortcomings(profile) })
 }
 
 /// Writes what is asked for, coloured, in that order.
