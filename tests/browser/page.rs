@@ -210,6 +210,29 @@ fn the_time_line_reads_out_and_its_marks_lead_to_snapshots() {
 }
 
 #[test]
+fn snapshots_that_are_not_in_the_file_lead_nowhere() {
+    let Some(mut browser) = Browser::start() else { return };
+    let mut profile = program::profile(1_000, 4);
+    let snapshot = profile.snapshots[1].clone();
+    profile.snapshots = vec![snapshot; 600];
+    browser.open(&file_of(&profile, Format::Html, &View::Snapshot(3)));
+    browser.until("document.querySelectorAll('#graph g').length > 5");
+    assert!(
+        browser.text("document.querySelector('#moments select').selectedOptions[0].textContent").starts_with("3: ")
+    );
+    let marks = "[...document.querySelectorAll('button.mark')]";
+    assert!(browser.number(&format!("{marks}.length")) <= 40.0);
+    assert!(browser.number(&format!("{marks}.filter((mark) => mark.disabled).length")) > 0.0);
+    browser.value(&format!("{marks}.find((mark) => !mark.disabled).id = 'there'"));
+    let number = browser.text("document.getElementById('there').dataset.snapshot");
+    browser.value("document.getElementById('there').click()");
+    let shown = "document.querySelector('#moments select').selectedOptions[0].textContent";
+    assert!(browser.text(shown).starts_with(&format!("{number}: ")), "{number}");
+    assert!(browser.text("document.querySelector('.warnings').innerText").contains(" snapshots are not in this file"));
+    assert_eq!(complaints_of(&mut browser), "");
+}
+
+#[test]
 fn hovering_over_a_box_tells_its_exact_numbers() {
     let Some(mut browser) = report(200, &View::Leaks) else { return };
     let profile = program::profile(200, 6);

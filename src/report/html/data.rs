@@ -5,7 +5,7 @@
 //! - `tree`: nodes of places, the root first, parents before children: `back` is how far back a node's parent is;
 //! - `sites` {leaf (a node), ending, guessed, columns, sizes, lifetimes, growth}: histograms are `[first bucket, counts…]`, growth is
 //!   `[column, bytes, column, bytes…]` from which column of `growthColumns` on how much was live (the most within it);
-//! - `snapshots` {label, site, bytes, blocks}; `timeline`; `view`: what is shown first.
+//! - `snapshots` {number, label, site, bytes, blocks}; `timeline`; `view`: what is shown first.
 //!
 //! Numbers that a double cannot hold are written as text.
 
@@ -107,6 +107,8 @@ struct Columns {
 
 #[derive(Serialize)]
 struct Taken {
+    /// Among all, from 1.
+    number: usize,
     label: String,
     site: Vec<usize>,
     bytes: Vec<Exact>,
@@ -178,7 +180,7 @@ impl Data {
         let (files, places) = places(&names, &rank);
         let back = |node: u32| node - tree.parent(node);
         let nodes: Vec<u32> = (0..tree.len()).map(|node| u32::try_from(node).expect("a node's number")).collect();
-        let kept = kept(&profile.snapshots);
+        let kept = kept(&profile.snapshots, view);
         let shown = shown(view, &kept);
         let left_out = (kept.len() < profile.snapshots.len()).then(|| {
             let (all, few) = (profile.snapshots.len(), kept.len());
@@ -327,23 +329,30 @@ fn places(names: &Names<'_>, rank: &[u32]) -> (Vec<String>, Places) {
     (files, places)
 }
 
-/// The numbers of the snapshots for which there is room: every n-th, and the last.
-fn kept(snapshots: &[Snapshot]) -> Vec<usize> {
+/// The numbers of the snapshots for which there is room: every n-th, the last, and those that `view` is of.
+fn kept(snapshots: &[Snapshot], view: &View) -> Vec<usize> {
+    let wanted = match view {
+        View::Snapshot(number) => [Some(*number), None],
+        View::Growth { from, to } => [*from, *to],
+        _ => [None, None],
+    };
     let entries = |numbers: &[usize]| numbers.iter().map(|&number| snapshots[number - 1].live.len()).sum::<usize>();
-    let all: Vec<usize> = (1..=snapshots.len()).collect();
-    let mut kept = all.clone();
+    let every = |step: usize| -> Vec<usize> {
+        let kept = |number: &usize| (snapshots.len() - number).is_multiple_of(step) || wanted.contains(&Some(*number));
+        (1..=snapshots.len()).filter(kept).collect()
+    };
     let mut step = 1;
-    while kept.len() > 1 && entries(&kept) > SNAPSHOT_ENTRIES {
+    while step < snapshots.len() && entries(&every(step)) > SNAPSHOT_ENTRIES {
         step *= 2;
-        kept = all.iter().copied().filter(|number| (snapshots.len() - number).is_multiple_of(step)).collect();
     }
-    kept
+    every(step)
 }
 
 fn taken(number: usize, snapshot: &Snapshot) -> Taken {
     let after = human::time(Duration::from_nanos(snapshot.moment.at.0));
     let (cause, bytes) = (in_one_line(&snapshot.cause), human::bytes(snapshot.moment.live.bytes));
     Taken {
+        number,
         label: format!("{number}: {cause} after {after}, {bytes}"),
         site: snapshot.live.iter().map(|&(site, _)| site).collect(),
         bytes: snapshot.live.iter().map(|&(_, live)| Exact(live.bytes)).collect(),
@@ -364,9 +373,9 @@ fn points(timeline: &Timeline) -> Points {
     }
 }
 
-/// `view`, with snapshots numbered as in the file; the last where one is not in it.
+/// `view`, with snapshots by their place in the file, from 1.
 fn shown(view: &View, kept: &[usize]) -> Shown {
-    let place = |number: usize| kept.iter().position(|&kept| kept >= number).map_or(1, |place| place + 1);
+    let place = |number: usize| kept.iter().position(|&kept| kept == number).map_or(1, |place| place + 1);
     let (kind, snapshot, from, to) = match view {
         View::Leaks => ("leaks", 1, 1, 0),
         View::Expired => ("expired", 1, 1, 0),
@@ -468,10 +477,10 @@ mod tests {
         let mut snapshot = profile.snapshots[0].clone();
         snapshot.live = vec![(0, Tally { count: 1, bytes: 1 }); SNAPSHOT_ENTRIES / 4];
         profile.snapshots = vec![snapshot; 9];
-        let (data, left_out) = Data::of(&profile, &View::Snapshot(9), &Timeline::of(&profile));
-        let labels: Vec<&str> = data.snapshots.iter().map(|taken| &taken.label[..2]).collect();
-        assert_eq!(labels, ["1:", "5:", "9:"]);
-        assert_eq!(data.view.snapshot, 3);
-        assert_eq!(left_out, ["6 of 9 snapshots are not in this file, which would become too large; 3 are."]);
+        let (data, left_out) = Data::of(&profile, &View::Snapshot(2), &Timeline::of(&profile));
+        let numbers: Vec<usize> = data.snapshots.iter().map(|taken| taken.number).collect();
+        // What was asked for is there.
+        assert_eq!((numbers, data.view.snapshot), (vec![1, 2, 5, 9], 2));
+        assert_eq!(left_out, ["5 of 9 snapshots are not in this file, which would become too large; 4 are."]);
     }
 }

@@ -37,6 +37,9 @@ function readTimeline(onSnapshot) {
     hideTip();
   });
   for (const mark of over.querySelectorAll('button.mark')) {
-    mark.addEventListener('click', () => onSnapshot(Number(mark.dataset.snapshot)));
+    const place = data.snapshots.findIndex((taken) => taken.number === Number(mark.dataset.snapshot));
+    // Those for which the file had no room are marked, too.
+    if (place < 0) mark.disabled = true;
+    else mark.addEventListener('click', () => onSnapshot(place + 1));
   }
 }

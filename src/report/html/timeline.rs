@@ -10,6 +10,9 @@ use crate::report::markup::Escaped;
 /// Points of the curve at most.
 const POINTS: usize = 1_000;
 
+/// Snapshots that are marked, at most: every n-th.
+const MARKS: usize = 40;
+
 /// What is drawn.
 pub(super) struct Timeline {
     /// In order, from the beginning, where nothing was live.
@@ -67,7 +70,8 @@ impl Timeline {
             let time = human::time(Duration::from_nanos(at));
             writeln!(output, "<i class=\"x\" style=\"left:{}%\">{time}</i>", 25 * quarter)?;
         }
-        for (number, snapshot) in (1..).zip(&profile.snapshots) {
+        let step = profile.snapshots.len().div_ceil(MARKS).max(1);
+        for (number, snapshot) in (1..).zip(&profile.snapshots).step_by(step) {
             self.write_snapshot(number, snapshot, output)?;
         }
         if let Some(peak) = profile.peak {
