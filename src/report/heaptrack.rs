@@ -12,6 +12,8 @@
 //!   the peak stays true;
 //! - RSS, which is not observed.
 //!
+//! heaptrack leaves leaks that it knows of libraries out of its sum of leaked bytes, and says how many (`--disable-builtin-suppressions`).
+//!
 //! A file has at most [`MAX_CALLS`] calls. Of more, each call stack has its share; bytes are as exact as ever.
 //!
 //! heaptrack takes a free for that of a temporary block if its number is that of the allocation just before. So each size of a call stack has two numbers: the first
@@ -30,7 +32,7 @@ use super::notes::notes;
 use crate::event::Tally;
 use crate::profile::{Profile, Site, View};
 
-/// About 50 MB, and 2 s of heaptrack's time.
+/// 32 MB and more, and 2 s of heaptrack's time.
 const MAX_CALLS: u64 = 4_000_000;
 
 /// Writes the whole run.
