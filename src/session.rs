@@ -314,7 +314,13 @@ fn watch(
     };
     match &mut log {
         Some(log) => reporter.events(log.take(), source),
-        None => reporter.sample(Sample::take_last(&mut tracker), source),
+        None => {
+            let mut sample = Sample::take_last(&mut tracker);
+            if !source.tells_events() {
+                sample.blocks = source.notable_blocks();
+            }
+            reporter.sample(sample, source);
+        }
     }
     let statistics = tracker.statistics();
     let leaked = leaked(&statistics, end);

@@ -3,6 +3,7 @@
 use memleax_platform::ExitStatus;
 
 pub use crate::event::{HookedModule, Notice, Sink};
+use crate::notable::KnownBlock;
 use crate::stack::StackTable;
 use crate::unwind::ModuleTable;
 
@@ -36,6 +37,11 @@ pub trait Source {
 
     /// True if it tells each event as it happens; false if it counts itself and tells totals now and then.
     fn tells_events(&self) -> bool;
+
+    /// Of a source that counts itself: some of the largest and of the oldest live blocks, at its last look.
+    fn notable_blocks(&self) -> Vec<KnownBlock> {
+        Vec::new()
+    }
 
     /// The stacks that events named.
     fn stacks(&self) -> &StackTable;

@@ -14,9 +14,10 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("allocator", &["event", "config"]),
     ("stack", &["event"]),
     ("histogram", &[]),
-    ("tracker", &["event", "config", "histogram"]),
+    ("notable", &["event"]),
+    ("tracker", &["event", "config", "histogram", "notable"]),
     ("profile", &["event", "histogram", "symbol"]),
-    ("recording", &["config", "event", "histogram", "profile", "symbol", "tracker", "unwind"]),
+    ("recording", &["config", "event", "histogram", "notable", "profile", "symbol", "tracker", "unwind"]),
     ("filter", &["event", "histogram", "symbol", "profile"]),
 ];
 

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use super::layout::{Site, bucket};
-use crate::event::{Tally, Timestamp, Totals};
+use crate::event::{StackId, Tally, Timestamp, Totals};
+use crate::notable::{KnownBlock, Notable};
 
 /// A live block as the kernel keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LiveBlock {
+    pub(super) address: u64,
     pub(super) size: u64,
     /// Nanoseconds of the kernel's monotonic clock.
     pub(super) time: u64,
@@ -25,15 +27,30 @@ struct Living {
     last_expired: (u64, u64),
 }
 
+/// How many of the largest live blocks, and of the oldest, are told one by one.
+const NOTABLE: usize = 100;
+
 /// What one look at all live blocks found, by site.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Census {
     living: Vec<Living>,
+    /// Sites stand for stacks, and times are the kernel's.
+    notable: Notable,
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Census { living: Vec::new(), notable: Notable::new(NOTABLE) }
+    }
 }
 
 impl Census {
     /// Counts a block; it has expired if it is from `expired_until` or before.
     pub(super) fn add(&mut self, block: LiveBlock, expired_until: u64) {
+        if let Ok(site) = u32::try_from(block.site) {
+            let LiveBlock { address, size, time, .. } = block;
+            self.notable.add(KnownBlock { size, allocated: Timestamp(time), address, stack: StackId(site) });
+        }
         let Ok(index) = usize::try_from(block.site) else { return };
         if index >= self.living.len() {
             self.living.resize(index + 1, Living::default());
@@ -45,6 +62,16 @@ impl Census {
             living.expired.bytes = living.expired.bytes.wrapping_add(block.size);
             living.last_expired = living.last_expired.max((block.time, block.size));
         }
+    }
+
+    /// The largest and the oldest live blocks; `stack` tells what call stack a site's number stands for.
+    pub(super) fn into_notable(self, began: u64, stack: impl Fn(u64) -> Option<StackId>) -> Vec<KnownBlock> {
+        let blocks = self.notable.into_blocks().into_iter();
+        let known = blocks.filter_map(|block| {
+            let allocated = Timestamp(block.allocated.0.saturating_sub(began));
+            Some(KnownBlock { stack: stack(block.stack.0.into())?, allocated, ..block })
+        });
+        known.collect()
     }
 
     /// What there is to tell of a site: its own counters, read before the census, and the census. A block that was freed in
@@ -104,7 +131,7 @@ pub(super) fn blocks(buckets: &[AtomicU64]) -> impl Iterator<Item = LiveBlock> {
         // the time, then the address; no two blocks of an address are of one time. So neither old size or site with the new time nor
         // the other way round gets past these two, in this order.
         let is_same = slot.load(Acquire) == address && block[bucket::TIME].load(Acquire) == time;
-        is_same.then_some(LiveBlock { size, time, site: site & !bucket::IN_FLIGHT })
+        is_same.then_some(LiveBlock { address, size, time, site: site & !bucket::IN_FLIGHT })
     })
 }
 
@@ -147,14 +174,14 @@ mod tests {
     fn free_and_busy_slots_are_no_blocks() {
         let buckets = bucket_of(&[[0, 1, 2, 3], [bucket::BUSY, 1, 2, 3], [0x1000, 64, 5, 7]]);
         let found: Vec<_> = blocks(&buckets).collect();
-        assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
+        assert_eq!(found, [LiveBlock { address: 0x1000, size: 64, time: 5, site: 7 }]);
     }
 
     #[test]
     fn a_block_in_flight_is_live() {
         let buckets = bucket_of(&[[0x1000, 64, 5, 7 | bucket::IN_FLIGHT]]);
         let found: Vec<_> = blocks(&buckets).collect();
-        assert_eq!(found, [LiveBlock { size: 64, time: 5, site: 7 }]);
+        assert_eq!(found, [LiveBlock { address: 0x1000, size: 64, time: 5, site: 7 }]);
     }
 
     #[test]
@@ -162,7 +189,7 @@ mod tests {
         let buckets = bucket_of(&[[0x1000, 64, 5, 7], [bucket::BUSY, 64, 5, 7], [0x2000, 64, 6, 7]]);
         forget_before(6, &buckets);
         let found: Vec<_> = blocks(&buckets).collect();
-        assert_eq!(found, [LiveBlock { size: 64, time: 6, site: 7 }]);
+        assert_eq!(found, [LiveBlock { address: 0x2000, size: 64, time: 6, site: 7 }]);
         assert_eq!(buckets[1].load(Acquire), bucket::BUSY);
     }
 
@@ -196,8 +223,8 @@ mod tests {
     #[test]
     fn expired_blocks_are_those_freed_and_those_alive() {
         let mut census = Census::default();
-        census.add(LiveBlock { size: 10, time: 100, site: 2 }, 100);
-        census.add(LiveBlock { size: 20, time: 101, site: 2 }, 100);
+        census.add(LiveBlock { address: 0x10, size: 10, time: 100, site: 2 }, 100);
+        census.add(LiveBlock { address: 0x20, size: 20, time: 101, site: 2 }, 100);
         let site = Site { allocated: 5, freed: 3, expired_freed: 2, expired_freed_bytes: 7, ..Site::default() };
         let totals = census.totals(2, &site, 40);
         assert_eq!(totals.expired, Tally { count: 3, bytes: 17 });

@@ -227,7 +227,7 @@ impl Kernel {
     /// # Errors
     /// The kernel's.
     pub(super) fn overflow(&self, mut take: impl FnMut(LiveBlock)) -> libbpf_rs::Result<()> {
-        read_hash_map(self.overflow.as_fd(), |_, block| take(overflow_block(block)))?;
+        read_hash_map(self.overflow.as_fd(), |address, block| take(overflow_block(address, block)))?;
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl Kernel {
         books::forget_before(time, self.live());
         let mut old = Vec::new();
         read_hash_map(self.overflow.as_fd(), |address, block| {
-            if overflow_block(block).time < time {
+            if overflow_block(address, block).time < time {
                 old.push(address);
             }
         })?;
@@ -409,8 +409,8 @@ fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Result<libbpf
 }
 
 /// `struct block`
-fn overflow_block([size, time, site]: [u64; 3]) -> LiveBlock {
-    LiveBlock { size, time, site: site & !bucket::IN_FLIGHT }
+fn overflow_block(address: u64, [size, time, site]: [u64; 3]) -> LiveBlock {
+    LiveBlock { address, size, time, site: site & !bucket::IN_FLIGHT }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::table::RuleTable;
 use crate::allocator::{self, Hook};
 use crate::config::Config;
 use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
+use crate::notable::KnownBlock;
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
 use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, Unwinder, state_changed_function};
@@ -115,6 +116,7 @@ pub struct BpfSource<T> {
     hooked: FxHashMap<FileId, Vec<Probe>>,
     stacks: StackTable,
     /// By the kernel's number.
+    notable: Vec<KnownBlock>,
     sites: FxHashMap<u64, Known>,
     notices: Vec<Notice>,
     watch: native::ProcessWatch,
@@ -252,6 +254,7 @@ impl<T: Tracer> BpfSource<T> {
             hooked: FxHashMap::default(),
             stacks: StackTable::default(),
             sites: FxHashMap::default(),
+            notable: Vec::new(),
             notices,
             watch,
             expire: config.limits.expire,
@@ -462,6 +465,8 @@ impl<T: Tracer> BpfSource<T> {
             totals.entry(stack).and_modify(|totals| totals.add(&of_site)).or_insert(of_site);
         }
         let mut totals: Vec<_> = totals.into_iter().collect();
+        let (began, known) = (self.began, &self.sites);
+        self.notable = census.into_notable(began, |number| known.get(&number).map(|site| site.stack));
         totals.sort_unstable_by_key(|&(stack, _)| stack);
         for (stack, totals) in totals {
             sink.counted(at, stack, &totals);
@@ -551,6 +556,10 @@ impl<T: Tracer> Source for BpfSource<T> {
 
     fn tells_events(&self) -> bool {
         false
+    }
+
+    fn notable_blocks(&self) -> Vec<KnownBlock> {
+        self.notable.clone()
     }
 
     fn stacks(&self) -> &StackTable {

@@ -11,7 +11,8 @@ use super::record::{
 };
 use crate::event::{Frame, Loss, Tally, Timestamp};
 use crate::histogram::Histogram;
-use crate::tracker::{KnownBlock, Level};
+use crate::notable::KnownBlock;
+use crate::tracker::Level;
 
 /// A recording, read.
 #[derive(Clone, PartialEq, Debug, Default)]

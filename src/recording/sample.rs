@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Loss, StackId, Tally};
-use crate::tracker::{Account, KnownBlock, Level, Tracker};
+use crate::notable::KnownBlock;
+use crate::tracker::{Account, Level, Tracker};
 
 /// How many of the largest live blocks, and of the oldest, a recording tells at its end.
 const BLOCKS: usize = 100;

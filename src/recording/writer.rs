@@ -212,7 +212,7 @@ impl Writer {
             sites,
         }))?;
         if !sample.blocks.is_empty() {
-            let record = |block: &crate::tracker::KnownBlock| BlockRecord {
+            let record = |block: &crate::notable::KnownBlock| BlockRecord {
                 address: block.address,
                 size: block.size,
                 allocated: block.allocated.0,

@@ -15,7 +15,7 @@ use super::recorder::{Plan, Recorder};
 use super::reporter::{Message, Shared};
 use super::sieve::Sieve;
 use crate::config::LiveForm;
-use crate::event::{Backtrace, Frame, StackId};
+use crate::event::{Backtrace, Frame, StackId, Timestamp};
 use crate::filter::Filters;
 use crate::report::{End, JsonLines, Live, Progress, Text};
 use crate::source::Notice;
@@ -169,7 +169,10 @@ impl Printer {
             self.report.remark(&text)?;
             self.recorder.remark(&text);
         }
-        self.recording = self.recorder.end(end).map_err(Error::Recording)?;
+        self.recording = self
+            .recorder
+            .end(end, Timestamp(u64::try_from(statistics.monitored.as_nanos()).unwrap_or(u64::MAX)))
+            .map_err(Error::Recording)?;
         Ok(())
     }
 }

@@ -33,7 +33,6 @@ pub(super) struct Recorder {
     modules: usize,
     /// Why nothing is written any more.
     failure: Option<io::Error>,
-    last: Timestamp,
 }
 
 /// Opens the file that `config` asks for.
@@ -87,7 +86,7 @@ impl Recorder {
     /// Those of the file.
     pub(super) fn begin(plan: Plan) -> io::Result<Self> {
         let writer = Writer::begin(plan.storage, plan.limit, plan.begin)?;
-        Ok(Self { writer, is_wanted: plan.is_wanted, modules: 0, failure: None, last: Timestamp::default() })
+        Ok(Self { writer, is_wanted: plan.is_wanted, modules: 0, failure: None })
     }
 
     pub(super) fn modules(&mut self, modules: &ModuleTable) {
@@ -102,7 +101,6 @@ impl Recorder {
     }
 
     pub(super) fn sample(&mut self, sample: &Sample) {
-        self.last = sample.level.at;
         self.attempt(|writer| writer.sample(sample));
     }
 
@@ -142,8 +140,8 @@ impl Recorder {
     ///
     /// # Errors
     /// Why it is not complete.
-    pub(super) fn end(&mut self, end: End) -> io::Result<Option<Vec<u8>>> {
-        let (at, ending) = (self.last, sentence(end));
+    pub(super) fn end(&mut self, end: End, at: Timestamp) -> io::Result<Option<Vec<u8>>> {
+        let ending = sentence(end);
         self.attempt(|writer| writer.end(at, &ending));
         match self.failure.take() {
             Some(failure) => Err(failure),

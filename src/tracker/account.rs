@@ -1,12 +1,13 @@
 //! What the tracker tells of each call stack while it goes on: the entries of a recording.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 use super::Tracker;
+use super::blocks::Block;
 use super::site::{LiveTime, Site};
 use crate::event::{Loss, StackId, Tally, Timestamp};
 use crate::histogram::Histogram;
+use crate::notable::{KnownBlock, Notable};
 
 /// All blocks together at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -42,19 +43,6 @@ pub struct Account {
     pub lives: Option<LiveTime>,
     /// When the oldest live block was allocated, if that is known without a look at each block.
     pub oldest: Option<Timestamp>,
-}
-
-/// A live block.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct KnownBlock {
-    /// Bytes.
-    pub size: u64,
-    /// When it was allocated.
-    pub allocated: Timestamp,
-    /// First byte.
-    pub address: u64,
-    /// Who asked.
-    pub stack: StackId,
 }
 
 impl Tracker {
@@ -132,23 +120,12 @@ impl Tracker {
     /// counts itself.
     #[must_use]
     pub fn notable_blocks(&self, count: usize) -> Vec<KnownBlock> {
-        let mut largest = BinaryHeap::with_capacity(count + 1);
-        let mut oldest = BinaryHeap::with_capacity(count + 1);
+        let mut notable = Notable::new(count);
         for block in self.blocks.iter() {
-            let block =
-                KnownBlock { size: block.size, allocated: block.allocated, address: block.address, stack: block.stack };
-            largest.push(Reverse(block));
-            oldest.push((block.allocated, block));
-            if largest.len() > count {
-                largest.pop();
-                oldest.pop();
-            }
+            let Block { size, allocated, address, stack, .. } = *block;
+            notable.add(KnownBlock { size, allocated, address, stack });
         }
-        let mut blocks: Vec<_> =
-            largest.into_iter().map(|Reverse(block)| block).chain(oldest.into_iter().map(|(_, block)| block)).collect();
-        blocks.sort_unstable_by_key(|&block| Reverse(block));
-        blocks.dedup();
-        blocks
+        notable.into_blocks()
     }
 
     /// The site of a call stack, which is about to change.

@@ -30,7 +30,7 @@ use mappings::Mappings;
 use site::Site;
 
 pub use crate::event::Tally;
-pub use account::{Account, KnownBlock, Level};
+pub use account::{Account, Level};
 pub use finding::{CallStackNumber, Finding, Limit};
 pub use site::LiveTime;
 pub use statistics::{CallStackStatistics, Statistics};

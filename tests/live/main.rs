@@ -17,6 +17,7 @@ mod launch;
 mod modules;
 mod options;
 mod programs;
+mod recordings;
 mod reports;
 mod safety;
 mod session;
