@@ -11,7 +11,7 @@ use anstream::AutoStream;
 use memleax::cli::{self, Command};
 use memleax::config::Target;
 use memleax::rendering;
-use memleax::session::{self, Signals};
+use memleax::session::{self, Showing, Signals};
 use memleax_freebsd_shim::Shim;
 use memleax_platform::freebsd::FreebsdTracer;
 
@@ -23,10 +23,11 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt().with_max_level(log).with_writer(io::stderr).with_ansi(false).init();
     let tracer = FreebsdTracer::<Shim>::default();
+    let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
     let outcome = if launches {
-        session::run_through(tracer, &config, &wanted.filters, &signals, AutoStream::auto(io::stderr()))
+        session::run_through(tracer, &config, &showing, &signals, AutoStream::auto(io::stderr()))
     } else {
-        session::run_through(tracer, &config, &wanted.filters, &signals, AutoStream::auto(io::stdout()))
+        session::run_through(tracer, &config, &showing, &signals, AutoStream::auto(io::stdout()))
     };
     match outcome {
         Ok(outcome) => {

@@ -12,7 +12,7 @@ use memleax::cli::{self, Command};
 use memleax::config::{Color, Target};
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
-use memleax::session::{self, Signals};
+use memleax::session::{self, Showing, Signals};
 use memleax::{doctor, filter, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
@@ -68,10 +68,11 @@ fn main() -> ExitCode {
             };
             let _flushed_at_the_end = start_log(log);
             // Standard output is the program's own, if there is one.
+            let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
             let outcome = if launches {
-                session::run(&config, &wanted.filters, &signals, stream(io::stderr(), config.color))
+                session::run(&config, &showing, &signals, stream(io::stderr(), config.color))
             } else {
-                session::run(&config, &wanted.filters, &signals, stream(io::stdout(), config.color))
+                session::run(&config, &showing, &signals, stream(io::stdout(), config.color))
             };
             match outcome {
                 Ok(outcome) => {

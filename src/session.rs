@@ -25,6 +25,7 @@ use memleax_platform::{ExitStatus, NativeTracer, Pid, RootDirectory, Signal, Tra
 use crate::config::{Config, Keep, Target};
 use crate::event::{Event, Sink, StackId, Tally, Timestamp, Totals};
 use crate::filter::Filters;
+use crate::profile::View;
 use crate::profile::{Profile, Site};
 use crate::ptrace::{self, LaunchError};
 use crate::recording::{EventLog, Sample, Storage};
@@ -184,7 +185,16 @@ fn status_of(status: ExitStatus) -> u8 {
     }
 }
 
-/// Watches what `config` says and reports to `output` what `filters` leave.
+/// What of a run is shown while it goes on.
+#[derive(Clone, Debug)]
+pub struct Showing {
+    /// What is left out.
+    pub filters: Filters,
+    /// How snapshots are seen.
+    pub view: View,
+}
+
+/// Watches what `config` says and reports to `output` what `showing` says.
 ///
 /// # Errors
 /// All that went wrong, in order. Whatever it is, the target was left as well as could be; a program that memleax was to start was
@@ -194,7 +204,7 @@ fn status_of(status: ExitStatus) -> u8 {
 /// With whatever panicked in observing or reporting, after having detached.
 pub fn run(
     config: &Config,
-    filters: &Filters,
+    showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
@@ -208,7 +218,7 @@ pub fn run(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, filters, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, showing, signals, output)
 }
 
 /// [`run`] by breakpoints, through another tracer than that of this system.
@@ -221,7 +231,7 @@ pub fn run(
 pub fn run_through(
     tracer: impl Tracer + 'static,
     config: &Config,
-    filters: &Filters,
+    showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
@@ -237,7 +247,7 @@ pub fn run_through(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, filters, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, showing, signals, output)
 }
 
 /// What is watched.
@@ -254,7 +264,7 @@ fn watch(
     source: &mut dyn Source,
     watched: Watched,
     config: &Config,
-    filters: &Filters,
+    showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
@@ -268,7 +278,7 @@ fn watch(
         root: RootDirectory::of(pid).ok(),
         quiet: config.quiet,
         form: config.live,
-        filters: filters.clone(),
+        showing: showing.clone(),
     };
     let mut tracker = Tracker::new(config.limits);
     let mut reporter = match Reporter::start(subject, plan, source, output) {

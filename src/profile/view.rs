@@ -154,6 +154,8 @@ impl Profile {
             Ok(format!("snapshot {number} ({}, {:.2} s)", snapshot.cause, seconds(snapshot.moment.at.0)))
         };
         Ok(match view {
+            // A process that goes on may free it yet.
+            View::Leaks if self.run.ending.is_none() => "live".into(),
             View::Leaks => "never freed".into(),
             View::Expired => format!("lived longer than {} s", self.run.expire.as_secs_f64()),
             View::Peak => match self.peak {

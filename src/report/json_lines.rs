@@ -239,9 +239,10 @@ impl<W: Write> Live for JsonLines<W> {
         self.line(&Line::NeverFreed(blocks.into()))
     }
 
-    fn snapshot(&mut self, profile: &Profile) -> io::Result<()> {
+    fn snapshot(&mut self, profile: &Profile, view: &View) -> io::Result<()> {
         // It is one line.
-        written(Format::Json.write(profile, &View::Leaks, &mut self.output))?;
+        let view = if profile.weigh(view).is_ok() { view } else { &View::Leaks };
+        written(Format::Json.write(profile, view, &mut self.output))?;
         self.output.flush()
     }
 
@@ -344,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_a_profile_on_one_line() {
-        let lines = lines(|lines| lines.snapshot(&sample::profile()));
+        let lines = lines(|lines| lines.snapshot(&sample::profile(), &View::Leaks));
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0]["format"], "memleax profile");
     }

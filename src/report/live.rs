@@ -8,7 +8,7 @@ use memleax_platform::Pid;
 use super::End;
 use super::format::WriteError;
 use crate::event::{Notice, StackId, Tally};
-use crate::profile::Profile;
+use crate::profile::{Profile, View};
 use crate::symbol::NamedStack;
 use crate::tracker::{Finding, Statistics};
 
@@ -62,11 +62,11 @@ pub trait Live {
     /// When the output fails.
     fn never_freed(&mut self, blocks: Tally) -> io::Result<()>;
 
-    /// What is live now: a snapshot, with its call stacks.
+    /// A snapshot that was just taken, the last of `profile`, and what is known until now as `view` sees it.
     ///
     /// # Errors
     /// When the output fails.
-    fn snapshot(&mut self, profile: &Profile) -> io::Result<()>;
+    fn snapshot(&mut self, profile: &Profile, view: &View) -> io::Result<()>;
 
     /// Where it goes.
     fn output(&mut self) -> &mut dyn Write;

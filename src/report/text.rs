@@ -18,7 +18,7 @@ use memleax_platform::{ExitStatus, Pid};
 use super::live::written;
 use super::style::{CALL_STACK, HEADING, LEAK, Printable, WARNING};
 use super::wording::{self, plural};
-use super::{End, Format, Live, backtrace};
+use super::{End, Format, Live, backtrace, human};
 use crate::event::{Notice, StackId};
 use crate::profile::{Profile, View};
 use crate::symbol::NamedStack;
@@ -181,8 +181,22 @@ impl<W: Write> Live for Text<W> {
         }
     }
 
-    fn snapshot(&mut self, profile: &Profile) -> io::Result<()> {
-        written(Format::Tree.write(profile, &View::Leaks, &mut self.output))
+    fn snapshot(&mut self, profile: &Profile, view: &View) -> io::Result<()> {
+        if let Some(snapshot) = profile.snapshots.last() {
+            let (number, at) = (profile.snapshots.len(), Duration::from_nanos(snapshot.moment.at.0));
+            writeln!(self.output)?;
+            self.heading(format_args!(
+                "Snapshot {number} ({}), after {}: {} live",
+                snapshot.cause,
+                human::time(at),
+                human::tally(snapshot.moment.live)
+            ))?;
+        }
+        if let Err(error) = profile.weigh(view) {
+            return self.remark(&error.to_string());
+        }
+        written(Format::Tree.write(profile, view, &mut self.output))?;
+        self.output.flush()
     }
 
     fn output(&mut self) -> &mut dyn Write {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use memleax_platform::{Pid, RootDirectory};
 
-use super::Error;
 use super::recorder::{Plan, Recorder};
 use super::reporter::{Message, Shared};
 use super::sieve::Sieve;
+use super::{Error, Showing};
 use crate::config::LiveForm;
 use crate::event::{Backtrace, Frame, StackId, Timestamp};
-use crate::filter::Filters;
+use crate::profile::View;
 use crate::report::{End, JsonLines, Live, Progress, Text};
 use crate::source::Notice;
 use crate::symbol::{DebugFile, NamedFrame, NamedStack, SymbolOptions, Symbolizer};
@@ -32,12 +32,13 @@ pub(super) struct Subject {
     pub(super) root: Option<RootDirectory>,
     pub(super) quiet: bool,
     pub(super) form: LiveForm,
-    pub(super) filters: Filters,
+    pub(super) showing: Showing,
 }
 
 pub(super) struct Printer {
     report: Box<dyn Live>,
     sieve: Sieve,
+    view: View,
     quiet: bool,
     names: Names,
     recorder: Recorder,
@@ -71,8 +72,9 @@ pub(super) fn print(
         LiveForm::Text => Box::new(Text::new(output)),
         LiveForm::JsonLines => Box::new(JsonLines::new(output)),
     };
-    let sieve = Sieve::new(subject.filters);
-    let mut printer = Printer { report, sieve, quiet: subject.quiet, names, recorder, recording: None };
+    let Showing { filters, view } = subject.showing;
+    let sieve = Sieve::new(filters);
+    let mut printer = Printer { report, sieve, view, quiet: subject.quiet, names, recorder, recording: None };
     if !subject.quiet {
         printer.report.begin(subject.target, &subject.backend, subject.expire)?;
     }
@@ -136,7 +138,7 @@ impl Printer {
     fn show_live(&mut self) -> Result<(), Error> {
         let Some(replayed) = self.recorder.replay().map_err(Error::Recording)? else { return Ok(()) };
         let profile = replayed.into_profile(&mut |frame| Some(self.names.frame(frame)));
-        Ok(self.report.snapshot(&self.sieve.apply(profile))?)
+        Ok(self.report.snapshot(&self.sieve.apply(profile), &self.view)?)
     }
 
     fn end(&mut self, end: End, broke_off: Option<String>, statistics: &Statistics) -> Result<(), Error> {

@@ -231,7 +231,8 @@ impl Run {
     fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
         let storage = Storage::Memory(Vec::new());
         let watched = Watched { pid: Pid(42), backend: "scripted".into(), program: None, storage };
-        watch(&mut self.source, watched, config, &Filters::default(), &self.signals, output)
+        let showing = Showing { filters: Filters::default(), view: View::Leaks };
+        watch(&mut self.source, watched, config, &showing, &self.signals, output)
     }
 }
 
