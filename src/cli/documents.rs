@@ -28,7 +28,7 @@ pub(super) struct DocumentArguments {
     /// What to report of: leaks (never freed), expired, peak, allocated, temporary, snapshot:N, growth:A..B; in text also others
     ///
     /// leaks: what was live at the end; expired: of that, what lived longer than --expire; peak: what was live at the high-water mark;
-    /// allocated: all that ever was; temporary: what was freed before anything else was allocated (by ptrace only);
+    /// allocated: all that ever was; temporary: what was freed as the next thing after they were allocated (by ptrace only);
     /// snapshot:N: what was live at the N-th snapshot; growth:A..B: from snapshot A (or the beginning) to B (or the end).
     /// In text also, and several: summary; sites:ORDER, the call stacks with the most of live (bytes), live-blocks, allocated, blocks or
     /// rate, a line each; blocks, single ones with their age; sizes; lifetimes; timeline; snapshots

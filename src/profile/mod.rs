@@ -110,7 +110,7 @@ pub struct Site {
     pub freed_expired: Tally,
     /// What was live at [`Profile::peak`].
     pub at_peak: Tally,
-    /// Blocks that were freed before the program allocated anything else; `None` where this is not known.
+    /// Blocks that were freed as the next thing after they were allocated; `None` where this is not known.
     pub temporary: Option<Tally>,
     /// Sizes in bytes of all blocks; `None` where they are not known.
     pub sizes: Option<Histogram>,

@@ -14,7 +14,7 @@ pub enum View {
     Peak,
     /// All that was ever allocated.
     Allocated,
-    /// What was freed before anything else was allocated.
+    /// What was freed as the next thing after they were allocated.
     Temporary,
     /// What was live at a snapshot, by its number from 1.
     Snapshot(usize),

@@ -33,7 +33,7 @@ pub struct Account {
     pub freed_expired: Tally,
     /// What was live at the high-water mark of all call stacks together.
     pub at_peak: Tally,
-    /// Blocks that were freed before anything else was allocated. Nothing for a source that counts itself.
+    /// Blocks that were freed as the next thing after they were allocated. Nothing for a source that counts itself.
     pub temporary: Tally,
     /// Sizes in bytes of all blocks. Empty for a source that counts itself.
     pub sizes: Histogram,

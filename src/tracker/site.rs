@@ -92,7 +92,7 @@ pub(super) struct Site {
     /// What was live at the peak of this number.
     pub(super) at_peak: Tally,
     pub(super) peak_number: u64,
-    /// Blocks that were freed before anything else was allocated.
+    /// Blocks that were freed as the next thing after they were allocated.
     pub(super) temporary: Tally,
     /// Sizes of all blocks; of those that changed theirs, the last.
     pub(super) sizes: Histogram,
