@@ -162,7 +162,7 @@ pub enum Event {
     Resized(Tally),
     /// Nothing happened until now: time for expiry.
     Idle,
-    /// The program was replaced (exec): all blocks are gone without having been freed.
+    /// The program was replaced (exec): all blocks that were told of one by one are gone without having been freed.
     Replaced,
     /// Something was not seen, so many times, so the numbers are too low or a stack is wrong.
     Lost(Loss, u64),
@@ -196,6 +196,8 @@ pub struct Totals {
     pub freed: Tally,
     /// Those gone without: their address was handed out again.
     pub unseen_frees: Tally,
+    /// Those that went away with a program that was replaced (exec).
+    pub dropped: Tally,
     /// All that ever expired.
     pub expired: Tally,
     /// Those of them that were freed.
@@ -237,6 +239,7 @@ impl Totals {
         self.freed = self.freed.plus(other.freed);
         self.expired = self.expired.plus(other.expired);
         self.unseen_frees = self.unseen_frees.plus(other.unseen_frees);
+        self.dropped = self.dropped.plus(other.dropped);
         self.freed_expired = self.freed_expired.plus(other.freed_expired);
         self.last_expired = self.last_expired.max(other.last_expired);
         self.last_freed_expired = self.last_freed_expired.max(other.last_freed_expired);

@@ -74,7 +74,7 @@ impl Census {
         known.collect()
     }
 
-    /// What there is to tell of a site: its own counters, read before the census, and the census. A block that was freed in
+    /// What there is to tell of a site, but for what an exec took away: its own counters, read before the census, and the census. A block that was freed in
     /// between is missing until the next time; none is counted twice.
     pub(super) fn totals(&self, number: u64, site: &Site, began: u64) -> Totals {
         let living = usize::try_from(number).ok().and_then(|index| self.living.get(index)).copied().unwrap_or_default();
@@ -94,6 +94,7 @@ impl Census {
                 count: freed_expired.count + living.expired.count,
                 bytes: freed_expired.bytes.wrapping_add(living.expired.bytes),
             },
+            dropped: Tally::default(),
             unseen_frees: Tally { count: site.freed_unseen, bytes: site.freed_unseen_bytes },
             freed_expired,
             last_expired: living.last_expired.1,
@@ -135,13 +136,14 @@ pub(super) fn blocks(buckets: &[AtomicU64]) -> impl Iterator<Item = LiveBlock> {
     })
 }
 
-/// Takes the blocks out of the buckets that are from before `time`.
-pub(super) fn forget_before(time: u64, buckets: &[AtomicU64]) {
+/// Takes the blocks out of the buckets that are from before `time`, and tells of each.
+pub(super) fn forget_before(time: u64, buckets: &[AtomicU64], mut gone: impl FnMut(LiveBlock)) {
     for Slot { address: slot, block } in slots(buckets) {
         let address = slot.load(Acquire);
-        if address > bucket::BUSY && block[bucket::TIME].load(Acquire) < time {
-            // Unless another has got hold of the place in the meantime.
-            let _ = slot.compare_exchange(address, 0, AcqRel, Relaxed);
+        let [size, at, site] = [bucket::SIZE, bucket::TIME, bucket::SITE].map(|word| block[word].load(Acquire));
+        // Unless another has got hold of the place in the meantime.
+        if address > bucket::BUSY && at < time && slot.compare_exchange(address, 0, AcqRel, Relaxed).is_ok() {
+            gone(LiveBlock { address, size, time: at, site: site & !bucket::IN_FLIGHT });
         }
     }
 }
@@ -187,7 +189,9 @@ mod tests {
     #[test]
     fn old_blocks_are_forgotten() {
         let buckets = bucket_of(&[[0x1000, 64, 5, 7], [bucket::BUSY, 64, 5, 7], [0x2000, 64, 6, 7]]);
-        forget_before(6, &buckets);
+        let mut gone = Vec::new();
+        forget_before(6, &buckets, |block| gone.push((block.size, block.time, block.site)));
+        assert!(!gone.is_empty() && gone.iter().all(|&(_, time, _)| time < 6), "{gone:?}");
         let found: Vec<_> = blocks(&buckets).collect();
         assert_eq!(found, [LiveBlock { address: 0x2000, size: 64, time: 6, site: 7 }]);
         assert_eq!(buckets[1].load(Acquire), bucket::BUSY);

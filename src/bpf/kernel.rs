@@ -253,19 +253,21 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn forget_blocks_before(&self, time: u64) -> libbpf_rs::Result<()> {
-        books::forget_before(time, self.live());
+    pub(super) fn forget_blocks_before(&self, time: u64, mut gone: impl FnMut(LiveBlock)) -> libbpf_rs::Result<()> {
+        books::forget_before(time, self.live(), &mut gone);
         let mut old = Vec::new();
         read_hash_map(self.overflow.as_fd(), |address, block| {
-            if overflow_block(address, block).time < time {
-                old.push(address);
+            let block = overflow_block(address, block);
+            if block.time < time {
+                old.push((address, block));
             }
         })?;
-        for address in old {
+        for (address, block) in old {
             match self.overflow.delete(&address.to_ne_bytes()) {
+                Ok(()) => gone(block),
                 // The new program was faster.
                 Err(why) if why.kind() == libbpf_rs::ErrorKind::NotFound => {}
-                result => result?,
+                Err(why) => return Err(why),
             }
         }
         Ok(())

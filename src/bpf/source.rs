@@ -115,9 +115,11 @@ pub struct BpfSource<T> {
     /// Files with probes. These are of the file, not of the place where it is mapped.
     hooked: FxHashMap<FileId, Vec<Probe>>,
     stacks: StackTable,
-    /// By the kernel's number.
     notable: Vec<KnownBlock>,
+    /// By the kernel's number.
     sites: FxHashMap<u64, Known>,
+    /// By the kernel's number: the blocks that went away with a program that was replaced.
+    dropped: FxHashMap<u64, Tally>,
     notices: Vec<Notice>,
     watch: native::ProcessWatch,
     expire: Duration,
@@ -255,6 +257,7 @@ impl<T: Tracer> BpfSource<T> {
             stacks: StackTable::default(),
             sites: FxHashMap::default(),
             notable: Vec::new(),
+            dropped: FxHashMap::default(),
             notices,
             watch,
             expire: config.limits.expire,
@@ -399,11 +402,11 @@ impl<T: Tracer> BpfSource<T> {
             super::table::forget_cached(self.kernel.table().rule_cache);
         }
         let execs = self.kernel.counter(Control::Execs);
-        if !ended && std::mem::replace(&mut self.seen.execs, execs) != execs {
+        if std::mem::replace(&mut self.seen.execs, execs) != execs {
             // What the old program did is told by its own modules.
             self.consume()?;
             self.take_records(self.kernel.counter(Control::ExecTime), sink);
-            self.replaced(sink)?;
+            self.replaced(ended, sink)?;
         }
         let changes = self.kernel.counter(Control::LoaderChanges);
         let has_changed = std::mem::replace(&mut self.seen.loader_changes, changes) != changes;
@@ -461,7 +464,8 @@ impl<T: Tracer> BpfSource<T> {
                     by_frame_pointer: false,
                 }),
             };
-            let of_site = census.totals(number, &site, self.began);
+            let mut of_site = census.totals(number, &site, self.began);
+            of_site.dropped = self.dropped.get(&number).copied().unwrap_or_default();
             totals.entry(stack).and_modify(|totals| totals.add(&of_site)).or_insert(of_site);
         }
         let mut totals: Vec<_> = totals.into_iter().collect();
@@ -475,13 +479,29 @@ impl<T: Tracer> BpfSource<T> {
         Ok(())
     }
 
-    /// The target has replaced its program: what was live is gone.
-    fn replaced(&mut self, sink: &mut dyn Sink) -> Result<(), Box<dyn Error + Send + Sync>> {
+    /// The target has replaced its program: what was live is gone. What the new one has done since is its own already.
+    fn replaced(&mut self, ended: bool, sink: &mut dyn Sink) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let dropped = &mut self.dropped;
+        self.kernel.forget_blocks_before(self.kernel.counter(Control::ExecTime), |block| {
+            let of_site: &mut Tally = dropped.entry(block.site).or_default();
+            *of_site = of_site.plus(Tally { count: 1, bytes: block.size });
+        })?;
         self.count(sink)?;
-        self.kernel.forget_blocks_before(self.kernel.counter(Control::ExecTime))?;
-        self.told = self.now();
         sink.event(self.told, Event::Replaced);
+        if ended {
+            self.notices.push(Notice::Warning(
+                "the target replaced its program (exec), and the new one ended before its allocator could be looked for: if that is in \
+                 no file that was observed before, nothing of it is counted, and call stacks of it are wrong; --backend ptrace sees all"
+                    .into(),
+            ));
+            return Ok(());
+        }
+        let files = self.hooked.len();
         self.look_again()?;
+        if self.hooked.len() > files {
+            let missed = "what the new program allocated before probes were set is missing; --backend ptrace sees all";
+            self.notices.push(Notice::Warning(missed.into()));
+        }
         let path = self.modules.with_role(ModuleRole::Executable).map(|module| module.path.display().to_string());
         self.notices.push(Notice::Exec(path.unwrap_or_default()));
         Ok(())

@@ -213,9 +213,10 @@ impl Tracker {
         if site.has_taken_over(totals) {
             return;
         }
+        let now = self.now;
         let site = self.touch(stack);
         let (allocated, live) = (site.allocated, site.live);
-        site.take_over(totals);
+        site.take_over(totals, now);
         let (now_allocated, now_live) = (site.allocated, site.live);
         self.allocated = self.allocated.without(allocated).plus(now_allocated);
         self.live = self.live.without(live).plus(now_live);
@@ -308,14 +309,8 @@ impl Tracker {
             site.dropped_age = site.dropped_age.max(age);
             site.live = Tally::default();
         }
-        for id in (0..).map(StackId).take(self.sites.len()) {
-            if self.site(id).is_counted {
-                let now = self.now;
-                let dropped = self.touch(id).drop_counted(now);
-                self.dropped_by_exec = self.dropped_by_exec.plus(dropped);
-            }
-        }
-        self.live = Tally::default();
+        // Those of sources that count themselves are told with what is counted.
+        self.live = self.sites.iter().map(Site::counted_live).fold(Tally::default(), Tally::plus);
         self.newest = None;
     }
 
@@ -480,7 +475,7 @@ impl Tracker {
             never_freed,
             unknown_frees: self.unknown_frees,
             unseen_frees: self.sites.iter().map(|site| site.counted_unseen).fold(self.unseen_frees, Tally::plus),
-            dropped_by_exec: self.dropped_by_exec,
+            dropped_by_exec: self.sites.iter().map(|site| site.dropped).fold(self.dropped_by_exec, Tally::plus),
             losses: self.losses.clone(),
         }
     }

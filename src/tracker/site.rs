@@ -85,7 +85,7 @@ pub(super) struct Site {
     /// Of such a call stack: the blocks whose address was handed out again without a free that was seen.
     pub(super) counted_unseen: Tally,
     /// Of such a call stack: the blocks that an exec took away.
-    dropped: Tally,
+    pub(super) dropped: Tally,
     /// Of such a call stack: what the source told last.
     taken_over: Totals,
     pub(super) live: Tally,
@@ -105,7 +105,11 @@ pub(super) struct Site {
 impl Site {
     /// Takes over what the source counted. What had expired once stays so: the source's look at a moving target may
     /// miss a block that is freed just then, until its next look.
-    pub(super) fn take_over(&mut self, totals: &Totals) {
+    pub(super) fn take_over(&mut self, totals: &Totals, now: Timestamp) {
+        if totals.dropped != self.dropped {
+            self.dropped = totals.dropped;
+            self.dropped_age = self.oldest.map_or(self.dropped_age, |oldest| self.dropped_age.max(now.since(oldest)));
+        }
         self.is_counted = true;
         self.taken_over = *totals;
         self.allocated = totals.allocated;
@@ -145,16 +149,5 @@ impl Site {
             Some(count) => Tally { count, bytes: live.bytes.wrapping_sub(expired.bytes) },
             None => Tally::default(),
         }
-    }
-
-    /// An exec has taken the live blocks away. Returns those of a call stack that the source counts.
-    pub(super) fn drop_counted(&mut self, now: Timestamp) -> Tally {
-        let live = self.counted_live();
-        self.dropped = self.dropped.plus(live);
-        self.live = Tally::default();
-        if let Some(oldest) = self.oldest.take() {
-            self.dropped_age = self.dropped_age.max(now.since(oldest));
-        }
-        live
     }
 }

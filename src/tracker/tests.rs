@@ -442,10 +442,12 @@ fn what_a_source_could_not_see_is_reported() {
 #[test]
 fn an_exec_takes_away_what_a_source_counts() {
     let mut bench = Bench::new();
-    bench.counted(0, Totals { oldest: Some(Timestamp(0)), ..totals(5, 2, 1, 0) }).wait(20).event(Event::Replaced);
-    bench.counted(0, totals(6, 2, 0, 0));
+    bench.counted(0, Totals { oldest: Some(Timestamp(0)), ..totals(5, 2, 1, 0) }).wait(20);
+    let dropped = tally(3, 30);
+    bench.counted(0, Totals { dropped, ..totals(6, 2, 0, 0) }).event(Event::Replaced);
+    bench.counted(0, Totals { dropped, ..totals(7, 2, 0, 0) });
     let statistics = bench.statistics();
-    assert_eq!(statistics.dropped_by_exec, tally(3, 30));
+    assert_eq!((statistics.dropped_by_exec, statistics.never_freed), (tally(3, 30), tally(2, 20)));
     assert_eq!(statistics.call_stacks[0].unfreed_live_time, Duration::from_secs(20));
     assert_eq!(statistics.call_stacks[0].expired, tally(1, 10), "it did leak");
 }

@@ -32,10 +32,15 @@ fn never_freed(report: &Report) -> (u64, u64) {
 
 /// Blocks of constructors, of functions that run even before those, and of main: all are counted, none but them.
 fn counts_all(target: Target, has_preinit: bool) {
+    counts_all_through(&[], target, has_preinit);
+}
+
+/// The same by a program that replaces itself with the target.
+fn counts_all_through(through: &[&str], target: Target, has_preinit: bool) {
     let program = target.build();
     let run = |left_out: &str| {
         let mut memleax = memleax();
-        memleax.args(["--expire", "1h", "--"]).args(command(&program)).env("LEAVE_OUT", left_out);
+        memleax.args(["--expire", "1h", "--"]).args(through).args(command(&program)).env("LEAVE_OUT", left_out);
         let mut memleax = Process::start(&mut memleax);
         if left_out.is_empty() {
             memleax.ask("go 7");
@@ -89,6 +94,13 @@ fn every_block_of_a_program_with_musl() {
 #[test]
 fn every_block_of_a_static_program_with_musl() {
     counts_all(Target::c("launched").compiler("musl-gcc").flags(&["-static"]), false);
+}
+
+/// What the program did before it was replaced is not counted for the new one.
+#[test]
+fn every_block_of_a_program_that_replaces_another() {
+    counts_all_through(&["env"], Target::c("launched"), true);
+    counts_all_through(&["sh", "-c", "exec \"$0\""], Target::c("launched"), true);
 }
 
 /// Call stacks from before main, line by line.
