@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anstream::AutoStream;
 use memleax::cli::{self, Command};
 use memleax::config::Target;
+use memleax::event::Tally;
 use memleax::rendering;
 use memleax::session::{self, Showing, Signals};
 use memleax_freebsd_shim::Shim;
@@ -25,9 +26,23 @@ fn main() -> ExitCode {
     let tracer = FreebsdTracer::<Shim>::default();
     let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
     let outcome = if launches {
-        session::run_through(tracer, &config, &showing, &signals, AutoStream::auto(io::stderr()))
+        session::run_through(
+            tracer,
+            &config,
+            &showing,
+            &signals,
+            AutoStream::auto(io::stderr()),
+            Box::new(|_| Tally::default()),
+        )
     } else {
-        session::run_through(tracer, &config, &showing, &signals, AutoStream::auto(io::stdout()))
+        session::run_through(
+            tracer,
+            &config,
+            &showing,
+            &signals,
+            AutoStream::auto(io::stdout()),
+            Box::new(|_| Tally::default()),
+        )
     };
     match outcome {
         Ok(outcome) => {

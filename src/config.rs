@@ -94,6 +94,8 @@ pub struct Config {
     pub mmap: bool,
     /// `--color`.
     pub color: Color,
+    /// `--follow-forks`: watch the processes that the target starts, too.
+    pub follow_forks: bool,
     /// `--error-exitcode`: what to end with if blocks were leaked.
     pub error_exit_code: Option<u8>,
     /// What is recorded.

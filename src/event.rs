@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use memleax_platform::Pid;
+
 /// Nanoseconds since monitoring began. Time is data: the source hands it out, nobody else asks a clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Timestamp(pub u64);
@@ -176,6 +178,16 @@ pub trait Sink {
     /// Takes what a source that keeps the books itself has counted for one call stack since monitoring began. Such a source
     /// tells of blocks in no other way.
     fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals);
+
+    /// What is told from now on happened in `process`: the target, or one that it has started.
+    fn turn(&mut self, process: Pid) {
+        let _ = process;
+    }
+
+    /// A process that the target has started is observed from now on: with a copy of the memory of `copy_of`, or with none of it.
+    fn born(&mut self, at: Timestamp, process: Pid, copy_of: Option<Pid>) {
+        let _ = (at, process, copy_of);
+    }
 }
 
 /// A number of blocks and their bytes. Bytes wrap: sizes are the target's word.

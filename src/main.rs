@@ -10,9 +10,10 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use memleax::cli::{self, Command};
 use memleax::config::{Color, Target};
+use memleax::event::Tally;
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
-use memleax::session::{self, Showing, Signals};
+use memleax::session::{self, OnChild, Showing, Signals};
 use memleax::{doctor, filter, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
@@ -69,10 +70,11 @@ fn main() -> ExitCode {
             let _flushed_at_the_end = start_log(log);
             // Standard output is the program's own, if there is one.
             let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
+            let on_child = of_children(wanted.clone(), config.color, launches);
             let outcome = if launches {
-                session::run(&config, &showing, &signals, stream(io::stderr(), config.color))
+                session::run(&config, &showing, &signals, stream(io::stderr(), config.color), on_child)
             } else {
-                session::run(&config, &showing, &signals, stream(io::stdout(), config.color))
+                session::run(&config, &showing, &signals, stream(io::stdout(), config.color), on_child)
             };
             match outcome {
                 Ok(outcome) => {
@@ -105,6 +107,22 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Writes the reports of processes that the target has started, each in one piece, and tells what they leaked.
+fn of_children(wanted: Wanted, color: Color, launches: bool) -> OnChild {
+    Box::new(move |recording| {
+        let Some(profile) = rendering::of_run(recording) else { return Tally::default() };
+        let profile = wanted.filters.apply(profile);
+        let wanted = wanted.of_child(profile.run.pid);
+        // Should it not be written, the target's own report finds that out.
+        _ = if launches {
+            write_reports(&profile, &wanted, io::stderr().lock(), color)
+        } else {
+            write_reports(&profile, &wanted, io::stdout().lock(), color)
+        };
+        profile.sites.iter().map(|site| site.live).fold(Tally::default(), Tally::plus)
+    })
 }
 
 /// Writes the reports that are wanted; the exit code, if not all could be written.

@@ -33,6 +33,28 @@ pub struct Wanted {
     pub detail: Detail,
 }
 
+impl Wanted {
+    /// The same of a process that the target has started: files have its id in their names (`run.42.svg` for `run.svg`). Text, where
+    /// nothing else is wanted.
+    #[must_use]
+    pub fn of_child(&self, pid: u32) -> Wanted {
+        let mut wanted = self.clone();
+        if wanted.documents.is_empty() {
+            wanted.documents.push(Document { format: Format::Text, path: None });
+        }
+        for path in wanted.documents.iter_mut().filter_map(|document| document.path.as_mut()) {
+            let mut name = path.file_stem().unwrap_or_default().to_owned();
+            name.push(format!(".{pid}"));
+            if let Some(extension) = path.extension() {
+                name.push(".");
+                name.push(extension);
+            }
+            path.set_file_name(name);
+        }
+        wanted
+    }
+}
+
 impl Default for Wanted {
     fn default() -> Wanted {
         Wanted { view: View::Leaks, documents: Vec::new(), filters: Filters::default(), detail: Detail::default() }

@@ -4,6 +4,7 @@
 //! names a frame, or waits for a thread that does; that is what the thread of `reporter` is for.
 
 mod backend;
+mod children;
 mod moments;
 mod printer;
 mod program;
@@ -34,12 +35,14 @@ use crate::source::{Progress, Source};
 use crate::symbol::DebugFileError;
 use crate::tracker::{CallStackStatistics, Limit, Statistics, Tracker};
 use backend::Chosen;
+use children::Children;
 use moments::Moments;
 use printer::Subject;
 use program::Program;
 use recorder::Plan;
 use reporter::Reporter;
 
+pub use children::OnChild;
 pub use program::ProgramEnd;
 pub use signals::Signals;
 
@@ -145,6 +148,8 @@ pub struct Outcome {
     pub leaked: Tally,
     /// The target ended while it was watched.
     pub target_ended: bool,
+    /// What processes leaked that the target has started, and that have ended.
+    pub leaked_by_children: Tally,
     /// The recording, if it is kept in memory.
     pub recording: Option<Vec<u8>>,
 }
@@ -157,7 +162,7 @@ impl Outcome {
             // A program that is killed has had no chance to free anything.
             (Some(ProgramEnd::Ended(status @ ExitStatus::Killed(_))), _) => status_of(status),
             (Some(ProgramEnd::Left(signal)), _) => status_of(ExitStatus::Killed(signal)),
-            (_, Some(status)) if self.leaked.count > 0 => status,
+            (_, Some(status)) if self.leaked.plus(self.leaked_by_children).count > 0 => status,
             (Some(ProgramEnd::Ended(status)), _) => status_of(status),
             (None, _) => 0,
         }
@@ -207,6 +212,7 @@ pub fn run(
     showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
+    on_child: OnChild,
 ) -> Result<Outcome, Vec<Error>> {
     let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
@@ -218,7 +224,7 @@ pub fn run(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, showing, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage, on_child }, config, showing, signals, output)
 }
 
 /// [`run`] by breakpoints, through another tracer than that of this system.
@@ -234,6 +240,7 @@ pub fn run_through(
     showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
+    on_child: OnChild,
 ) -> Result<Outcome, Vec<Error>> {
     let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
@@ -247,7 +254,7 @@ pub fn run_through(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage }, config, showing, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage, on_child }, config, showing, signals, output)
 }
 
 /// What is watched.
@@ -258,6 +265,7 @@ struct Watched {
     program: Option<Program>,
     /// Where its recording is kept.
     storage: Storage,
+    on_child: OnChild,
 }
 
 fn watch(
@@ -268,7 +276,8 @@ fn watch(
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
-    let Watched { pid, backend, mut program, storage } = watched;
+    let Watched { pid, backend, mut program, storage, on_child } = watched;
+    let children = config.follow_forks.then(|| Children::new(pid, config, &backend, on_child)).transpose();
     let plan = Plan::new(config, pid, &backend, source, storage);
     let subject = Subject {
         target: pid,
@@ -281,29 +290,36 @@ fn watch(
         showing: showing.clone(),
     };
     let mut tracker = Tracker::new(config.limits);
-    let mut reporter = match Reporter::start(subject, plan, source, output) {
-        Ok(reporter) => reporter,
+    let started = children.and_then(|children| Ok((children, Reporter::start(subject, plan, source, output)?)));
+    let (mut children, mut reporter) = match started {
+        Ok(started) => started,
         Err(error) => {
-            let detached = source.detach(&mut Feed::new(&mut tracker));
+            let detached = source.detach(&mut Feed::new(&mut tracker, None));
             let errors = [Some(Error::NoThread(error)), detached.err().map(Error::NotLeftClean)];
             return Err(errors.into_iter().flatten().collect());
         }
     };
     let mut log = matches!(config.keep, Keep::File { full: true, .. }).then(EventLog::default);
     let end = catch_unwind(AssertUnwindSafe(|| {
-        let feed = Feed { tracker: &mut tracker, now: Timestamp::default(), log: log.as_mut() };
+        let feed = Feed { log: log.as_mut(), ..Feed::new(&mut tracker, children.as_mut()) };
         observe(source, feed, config, signals, program.as_mut(), &mut reporter)
     }))
     .unwrap_or_else(End::Panicked);
 
     let mut errors = Vec::new();
     if !matches!(end, End::Target(_)) {
-        match source.detach(&mut Feed::new(&mut tracker)) {
+        match source.detach(&mut Feed::new(&mut tracker, children.as_mut())) {
             Ok(notices) => notices.into_iter().for_each(|notice| reporter.notice(notice)),
             Err(error) => errors.push(Error::NotLeftClean(error)),
         }
     }
-    let (mut broke_off, mut ended) = (None, None);
+    if let Some(children) = &mut children {
+        source.finished().into_iter().for_each(|finished| children.finish(finished));
+    }
+    let mut broke_off = None;
+    // The target may have ended before those that it started.
+    let before = source.target_ended();
+    let mut ended = before.map(|seen| ProgramEnd::Ended(program.as_ref().map_or(seen, |program| program.status(seen))));
     let end = match end {
         End::Panicked(payload) => resume_unwind(payload),
         End::Target(seen) => {
@@ -314,8 +330,8 @@ fn watch(
         End::Limit(limit) => report::End::Limit(limit),
         End::Duration | End::Signal | End::Output => report::End::Terminated,
         End::Leave(signal) => {
-            ended = Some(ProgramEnd::Left(signal));
-            report::End::Terminated
+            ended = ended.or(Some(ProgramEnd::Left(signal)));
+            before.map_or(report::End::Terminated, report::End::TargetEnded)
         }
         End::BrokeOff(error) => {
             broke_off = Some(error);
@@ -351,8 +367,13 @@ fn watch(
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => errors.push(error),
     }
+    let leaked_by_children = children.map(Children::wait).unwrap_or_default();
     let program = program.map(|mut program| ended.unwrap_or_else(|| program.wait(signals)));
-    if errors.is_empty() { Ok(Outcome { program, leaked, target_ended, recording }) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(Outcome { program, leaked, leaked_by_children, target_ended, recording })
+    } else {
+        Err(errors)
+    }
 }
 
 fn leaked(statistics: &Statistics, end: report::End) -> Tally {
@@ -380,6 +401,9 @@ fn observe(
         for notice in source.notices() {
             reporter.notice(notice);
         }
+        if let Some(children) = &mut feed.children {
+            source.finished().into_iter().for_each(|finished| children.finish(finished));
+        }
         for finding in feed.tracker.drain_findings() {
             reporter.finding(finding, source);
         }
@@ -389,6 +413,9 @@ fn observe(
         }
         match &mut program {
             Some(program) => {
+                if source.target_ended().is_some() {
+                    program.has_ended();
+                }
                 if let Some(signal) = program.relay(signals) {
                     return End::Leave(signal);
                 }
@@ -417,17 +444,22 @@ struct Feed<'a> {
     now: Timestamp,
     /// Where single events are recorded.
     log: Option<&'a mut EventLog>,
+    /// Who takes what happens in processes that the target has started.
+    children: Option<&'a mut Children>,
 }
 
 impl<'a> Feed<'a> {
-    fn new(tracker: &'a mut Tracker) -> Self {
-        Feed { tracker, now: Timestamp::default(), log: None }
+    fn new(tracker: &'a mut Tracker, children: Option<&'a mut Children>) -> Self {
+        Feed { tracker, now: Timestamp::default(), log: None, children }
     }
 }
 
 impl Sink for Feed<'_> {
     fn event(&mut self, at: Timestamp, event: Event) {
         self.now = at;
+        if self.children.as_mut().is_some_and(|children| children.takes(at, event)) {
+            return;
+        }
         self.tracker.event(at, event);
         if let Some(log) = &mut self.log {
             log.push(at, event);
@@ -437,5 +469,17 @@ impl Sink for Feed<'_> {
     fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals) {
         self.now = at;
         self.tracker.counted(at, stack, totals);
+    }
+
+    fn turn(&mut self, process: Pid) {
+        if let Some(children) = &mut self.children {
+            children.turn(process);
+        }
+    }
+
+    fn born(&mut self, at: Timestamp, process: Pid, copy_of: Option<Pid>) {
+        if let Some(children) = &mut self.children {
+            children.born(at, process, copy_of, self.tracker);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The tracker's feed: one interface for every way to observe a target.
 
-use memleax_platform::ExitStatus;
+use memleax_platform::{ExitStatus, Pid};
 
 pub use crate::event::{HookedModule, Notice, Sink};
 use crate::notable::KnownBlock;
@@ -14,6 +14,23 @@ pub enum Progress {
     Running,
     /// The target ended by itself; there is nothing left to detach from.
     TargetEnded(ExitStatus),
+}
+
+/// A process that the target has started, and that was observed to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// The process.
+    pub pid: Pid,
+    /// The command line of each program that it has executed, in order.
+    pub commands: Vec<Vec<String>>,
+    /// How it ended; `None` if it goes on.
+    pub status: Option<ExitStatus>,
+    /// The stacks that its events named.
+    pub stacks: StackTable,
+    /// The modules that stacks name.
+    pub modules: ModuleTable,
+    /// What is to be told of it.
+    pub notices: Vec<Notice>,
 }
 
 /// A way to observe a target. Created attached.
@@ -34,6 +51,17 @@ pub trait Source {
     /// # Errors
     /// When the target could not be left cleanly.
     fn detach(&mut self, sink: &mut dyn Sink) -> Result<Vec<Notice>, Box<dyn std::error::Error + Send + Sync>>;
+
+    /// How the target has ended, if it has while processes that it started go on.
+    fn target_ended(&self) -> Option<ExitStatus> {
+        None
+    }
+
+    /// Takes the processes that the target has started and that are not observed any more, in order of their end. What happened in
+    /// them was told after [`Sink::turn`].
+    fn finished(&mut self) -> Vec<Finished> {
+        Vec::new()
+    }
 
     /// True if it tells each event as it happens; false if it counts itself and tells totals now and then.
     fn tells_events(&self) -> bool;

@@ -62,6 +62,10 @@ pub(super) struct WatchArguments {
     #[arg(long)]
     mmap: bool,
 
+    /// Watch the processes that the target starts, too, each with a report of its own at its end (by ptrace only)
+    #[arg(long)]
+    follow_forks: bool,
+
     /// How to observe the target
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     backend: BackendArgument,
@@ -110,6 +114,7 @@ impl WatchArguments {
             interval: self.interval,
             mmap: self.mmap,
             color: self.color.into(),
+            follow_forks: self.follow_forks,
             error_exit_code: self.error_exitcode,
             keep,
             live: self.live.into(),

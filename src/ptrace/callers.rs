@@ -60,6 +60,11 @@ impl Callers {
     }
 
     /// The stacks seen so far.
+    /// The table itself, at the end.
+    pub(super) fn into_table(self) -> StackTable {
+        self.table
+    }
+
     pub(super) fn table(&self) -> &StackTable {
         &self.table
     }

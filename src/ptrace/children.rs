@@ -1,6 +1,6 @@
 //! What becomes of threads and processes: forks, exec, ends.
 
-use memleax_platform::{Error, Pid, Resume, Stop, Tid, Tracer};
+use memleax_platform::{Error, Pid, Resume, Stop, StopKind, Tid, Tracer};
 
 use super::engine::{Engine, Now, unless_gone};
 use crate::event::Event;
@@ -15,6 +15,10 @@ impl<T: Tracer> Engine<T> {
             && !matches!(error, Error::Gone(_))
         {
             self.warn(format!("cannot clean the child process {} of the target: {error}", stop.pid));
+        }
+        if let (Some(births), Ok(())) = (&mut self.births, cleaned) {
+            births.push(stop);
+            return Ok(());
         }
         unless_gone(self.tracer.detach(stop, Resume::Deliver))
     }
@@ -53,6 +57,10 @@ impl<T: Tracer> Engine<T> {
         if stop.pid != self.settings.pid {
             // A vforked child has memory of its own now.
             self.sharing_ended(stop.pid, now);
+            if let Some(births) = &mut self.births {
+                births.push(stop);
+                return Ok(());
+            }
             return unless_gone(self.tracer.detach(stop, Resume::Deliver));
         }
         match self.start_over(&stop, now) {
@@ -62,8 +70,15 @@ impl<T: Tracer> Engine<T> {
         unless_gone(self.tracer.resume(stop, Resume::Deliver))
     }
 
-    /// Breakpoints, slots, guard and modules are gone with the old program; hooks what there is of the new one. Of its
-    /// libraries the dynamic linker will tell.
+    /// Lets a process go that is not followed.
+    pub(super) fn let_go(&mut self, stop: Stop) -> Result<(), Error> {
+        match stop.kind {
+            StopKind::Forked { .. } => self.forked(stop),
+            _ => self.tracer.detach(stop, Resume::Deliver),
+        }
+    }
+
+    /// Breakpoints, slots, guard and modules are gone with the old program; hooks what there is of the new one.
     fn start_over(&mut self, stop: &Stop, now: &mut Now<'_>) -> Result<(), Error> {
         self.threads.clear();
         self.breakpoints.forget_all();
@@ -77,6 +92,11 @@ impl<T: Tracer> Engine<T> {
         self.code_refused = None;
         self.hooked_functions = 0;
         now.emit(Event::Replaced);
+        self.begin_program(stop)
+    }
+
+    /// Hooks what there is of a program that has just been executed. Of its libraries the dynamic linker will tell.
+    pub(super) fn begin_program(&mut self, stop: &Stop) -> Result<(), Error> {
         let first_notice = self.notices.len();
         let changes = self.images.refresh(&mut self.tracer, stop)?;
         let facts = self.tracer.facts(stop.pid)?;

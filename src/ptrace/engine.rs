@@ -13,7 +13,7 @@ use super::images::Images;
 use super::isa::native;
 use super::slots::Slots;
 use crate::event::{Event, Sink, Timestamp};
-use crate::source::{Notice, Progress};
+use crate::source::{Finished, Notice, Progress};
 use crate::unwind::DebugFiles;
 
 /// After so many losses of the guard the user is told.
@@ -80,6 +80,8 @@ pub(super) struct Engine<T> {
     pub(super) wrappers: FxHashSet<u64>,
     /// Stops that came while all threads were halted for another reason.
     pub(super) deferred: VecDeque<Stop>,
+    /// Where children are to be followed: those that have just come to memory of their own.
+    pub(super) births: Option<Vec<Stop>>,
     pub(super) notices: Vec<Notice>,
     /// How often something went wrong that may go wrong again and again.
     complaints: u32,
@@ -107,12 +109,19 @@ impl<T: Tracer> Engine<T> {
             hooked_functions: 0,
             wrappers: FxHashSet::default(),
             deferred: VecDeque::new(),
+            births: None,
             notices: Vec::new(),
             complaints: 0,
             counters: Counters::default(),
             next_call: 0,
             ended: None,
         }
+    }
+
+    /// What is left to tell of a process that has ended, or is not observed any more.
+    pub(super) fn finish(self, pid: Pid, commands: Vec<Vec<String>>, status: Option<ExitStatus>) -> Finished {
+        let (stacks, modules) = (self.callers.into_table(), self.images.map().table().clone());
+        Finished { pid, commands, status, stacks, modules, notices: self.notices }
     }
 
     /// Resumes the threads that were halted at attach.

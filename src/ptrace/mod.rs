@@ -18,9 +18,11 @@ mod detach;
 mod engine;
 #[cfg(test)]
 mod fake;
+mod family;
 mod hooks;
 mod images;
 mod isa;
+mod kin;
 mod launch;
 mod sites;
 mod slots;
@@ -34,6 +36,7 @@ use memleax_platform::{Pid, Report, Stop, Tracer};
 
 pub use attach::AttachError;
 pub use counters::Counters;
+pub use family::FamilySource;
 pub use hooks::HookError;
 pub use launch::{Held, LaunchError, launch};
 
@@ -101,6 +104,11 @@ impl<T: Tracer> Source for PtraceSource<T> {
             let is_tick = report == Report::Tick;
             let mut now = Now { at, sink };
             let progress = self.engine.handle(report, &mut now)?;
+            if progress != Progress::Running {
+                // Children that it has just made have the breakpoints in their copy of its code.
+                let problems = self.engine.release(Vec::new());
+                self.engine.notices.extend(problems.into_iter().map(Notice::Warning));
+            }
             let is_over = progress != Progress::Running || is_tick || at.since(began) >= TICK;
             if is_over {
                 self.engine.tick(&mut now)?;

@@ -9,7 +9,7 @@ use super::Error;
 #[cfg(bpf)]
 use crate::bpf::{AttachError, BpfSource};
 use crate::config::{Backend, Config, Keep};
-use crate::ptrace::{Held, PtraceSource};
+use crate::ptrace::{FamilySource, Held, PtraceSource};
 use crate::source::Source;
 use crate::symbol::DebugFileFinder;
 use crate::unwind::{DebugFiles, Module};
@@ -58,10 +58,15 @@ pub(super) fn take_over_by_ptrace(
 fn hold_by_ptrace(held: Held<impl Tracer + 'static>, config: &Config, why: String) -> Result<(Child, Chosen), Error> {
     let Held { child, tracer, stop } = held;
     let source = with_debug_files(child.pid(), config, |debug_files| {
-        PtraceSource::take_over(stop, config, tracer, debug_files).map_err(|error| Error::Refused(error.into()))
+        let source: Result<Box<dyn Source>, _> = if config.follow_forks {
+            FamilySource::take_over(stop, config, tracer, debug_files).map(|source| Box::new(source) as _)
+        } else {
+            PtraceSource::take_over(stop, config, tracer, debug_files).map(|source| Box::new(source) as _)
+        };
+        source.map_err(|error| Error::Refused(error.into()))
     });
     match source {
-        Ok(source) => Ok((child, Chosen { source: Box::new(source), why })),
+        Ok(source) => Ok((child, Chosen { source, why })),
         Err(error) => {
             child.kill();
             Err(error)
@@ -82,6 +87,13 @@ fn by_choice(pid: Pid, config: &Config) -> Result<Choice, Error> {
         Backend::Auto if is_full => Ok(Choice::Ptrace("ptrace, as only it tells single events (--full)".into())),
         Backend::Bpf if is_full => Err(Error::Refused(
             "cannot record single events by bpf, whose programs count inside the kernel: use --backend=ptrace, or leave out --full"
+                .into(),
+        )),
+        Backend::Auto if config.follow_forks => {
+            Ok(Choice::Ptrace("ptrace, as bpf does not follow forks (--follow-forks)".into()))
+        }
+        Backend::Bpf if config.follow_forks => Err(Error::Refused(
+            "cannot follow forks by bpf, whose probes are for one process: use --backend=ptrace, or leave out --follow-forks"
                 .into(),
         )),
         Backend::Ptrace => Ok(Choice::Ptrace("ptrace".into())),
@@ -109,9 +121,14 @@ pub(super) fn by_ptrace(
     why: String,
 ) -> Result<Chosen, Error> {
     let source = with_debug_files(pid, config, |debug_files| {
-        PtraceSource::attach(pid, config, tracer, debug_files).map_err(|error| Error::Refused(error.into()))
+        let source: Result<Box<dyn Source>, _> = if config.follow_forks {
+            FamilySource::attach(pid, config, tracer, debug_files).map(|source| Box::new(source) as _)
+        } else {
+            PtraceSource::attach(pid, config, tracer, debug_files).map(|source| Box::new(source) as _)
+        };
+        source.map_err(|error| Error::Refused(error.into()))
     })?;
-    Ok(Chosen { source: Box::new(source), why })
+    Ok(Chosen { source, why })
 }
 
 #[cfg(bpf)]

@@ -19,6 +19,7 @@ pub(super) struct Program {
     child: Child,
     /// When an end was first asked for, and how often since.
     asked: Option<(Instant, u32)>,
+    is_over: bool,
 }
 
 /// How it came to an end with a program.
@@ -32,12 +33,19 @@ pub enum ProgramEnd {
 
 impl Program {
     pub(super) fn new(child: Child) -> Self {
-        Self { child, asked: None }
+        Self { child, asked: None, is_over: false }
     }
 
     /// Passes on the signals that came. The last of them, if memleax itself is to end.
     pub(super) fn relay(&mut self, signals: &Signals) -> Option<Signal> {
         for received in signals.received() {
+            if self.is_over {
+                // There is nobody to pass it on to.
+                if received.asking_to_end > 0 {
+                    return Some(received.signal);
+                }
+                continue;
+            }
             if self.insists(received.asking_to_end, Instant::now()) {
                 return Some(received.signal);
             }
@@ -46,6 +54,11 @@ impl Program {
             }
         }
         None
+    }
+
+    /// It has ended, while processes that it started go on.
+    pub(super) fn has_ended(&mut self) {
+        self.is_over = true;
     }
 
     fn insists(&mut self, times: u32, now: Instant) -> bool {

@@ -186,6 +186,7 @@ fn config() -> Config {
         mmap: false,
         live: LiveForm::Text,
         color: Color::Never,
+        follow_forks: false,
         error_exit_code: None,
         keep: Keep::Nothing,
         interval: None,
@@ -230,7 +231,13 @@ impl Run {
 
     fn go_to(&mut self, config: &Config, output: impl Write + Send + 'static) -> Result<Outcome, Vec<Error>> {
         let storage = Storage::Memory(Vec::new());
-        let watched = Watched { pid: Pid(42), backend: "scripted".into(), program: None, storage };
+        let watched = Watched {
+            pid: Pid(42),
+            backend: "scripted".into(),
+            program: None,
+            storage,
+            on_child: Box::new(|_| Tally::default()),
+        };
         let showing = Showing { filters: Filters::default(), view: View::Leaks };
         watch(&mut self.source, watched, config, &showing, &self.signals, output)
     }

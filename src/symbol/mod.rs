@@ -157,6 +157,12 @@ impl Symbolizer {
         })
     }
 
+    /// Frames of another process come next, whose modules have ids of their own. What was read of files is kept.
+    pub fn turn_to_another_process(&mut self) {
+        self.by_module.clear();
+        self.named.clear();
+    }
+
     /// What could not be found for the modules named so far.
     pub fn gaps(&self) -> impl Iterator<Item = Gap> + '_ {
         self.loaded.iter().filter_map(|(module, loaded)| Some(Gap { module: path_text(module), text: loaded.gap()? }))
@@ -210,6 +216,10 @@ fn image_bytes(image: &Image) -> SharedBytes {
 }
 
 fn is_same_file(known: &Module, module: &Module) -> bool {
+    let has_same_build_id = known.build_id.is_some() && known.build_id == module.build_id;
+    if known.file_id == module.file_id && known.path == module.path && has_same_build_id {
+        return true;
+    }
     match (&known.image, &module.image) {
         (Some(Image::File(one)), Some(Image::File(other))) => Arc::ptr_eq(one, other),
         (Some(Image::Memory(one)), Some(Image::Memory(other))) => one == other,

@@ -8,6 +8,7 @@ mod account;
 mod blocks;
 mod finding;
 mod heap;
+mod inherited;
 mod mappings;
 #[cfg(test)]
 mod model;
@@ -26,12 +27,14 @@ use crate::config::Limits;
 use crate::event::{CallId, Event, Loss, Sink, StackId, Timestamp, Totals};
 use blocks::{Block, Blocks, Slot, State};
 use heap::Heap;
+use inherited::Inherited;
 use mappings::Mappings;
 use site::Site;
 
 pub use crate::event::Tally;
 pub use account::{Account, Level};
 pub use finding::{CallStackNumber, Finding, Limit};
+pub use inherited::Inheritance;
 pub use site::LiveTime;
 pub use statistics::{CallStackStatistics, Statistics};
 
@@ -45,6 +48,7 @@ pub struct Tracker {
     now: Timestamp,
     blocks: Blocks,
     heap: Heap,
+    inherited: Inherited,
     mappings: Mappings,
     /// Blocks whose `realloc` has not ended: out of the heap index, since their address may be handed out again.
     in_flight: FxHashMap<CallId, InFlight>,
@@ -77,6 +81,8 @@ struct InFlight {
     address: u64,
     /// `None` if it is not tracked.
     slot: Option<Slot>,
+    /// The size of one that is not its own.
+    inherited: Option<u64>,
 }
 
 impl Sink for Tracker {
@@ -126,6 +132,7 @@ impl Tracker {
             now: Timestamp::default(),
             blocks: Blocks::new(),
             heap: Heap::default(),
+            inherited: Inherited::default(),
             mappings: Mappings::default(),
             in_flight: FxHashMap::default(),
             sites: Vec::new(),
@@ -146,6 +153,19 @@ impl Tracker {
         }
     }
 
+    /// Follows a process that has just got a copy of the memory of the one that `self` follows.
+    #[must_use]
+    pub fn forked(&self, limits: Limits) -> Tracker {
+        let own = self.blocks.iter().map(|block| (block.address, block.size));
+        Tracker { inherited: Inherited::new(own.chain(self.inherited.blocks())), ..Tracker::new(limits) }
+    }
+
+    /// What the process has had from its start, as a copy of another.
+    #[must_use]
+    pub fn inheritance(&self) -> Inheritance {
+        self.inherited.tell()
+    }
+
     /// Takes what was found since the last call, in order.
     pub fn drain_findings(&mut self) -> std::vec::Drain<'_, Finding> {
         self.findings.drain(..)
@@ -162,7 +182,10 @@ impl Tracker {
             Event::Allocated { address, size, stack } => self.allocated(address, size, stack),
             Event::Freed { address } => match self.heap.remove(&self.blocks, address) {
                 Some(slot) => self.free(slot),
-                None => self.unknown_frees += 1,
+                None => match self.inherited.take(address) {
+                    Some(size) => self.inherited.count_free(size),
+                    None => self.unknown_frees += 1,
+                },
             },
             Event::Reallocating { call, address } => self.reallocating(call, address),
             Event::Reallocated { call, address, size, stack } => self.reallocated(call, address, size, stack),
@@ -226,13 +249,17 @@ impl Tracker {
         // A source names a call once. Should it not, the first one's block must not be forgotten.
         self.realloc_failed(call);
         let slot = self.heap.remove(&self.blocks, address);
-        self.in_flight.insert(call, InFlight { address, slot });
+        let inherited = if slot.is_none() { self.inherited.take(address) } else { None };
+        self.in_flight.insert(call, InFlight { address, slot, inherited });
     }
 
     fn reallocated(&mut self, call: CallId, address: u64, size: u64, stack: StackId) {
         match self.in_flight.remove(&call) {
-            Some(InFlight { address: old, slot }) if old == address => {
-                // A block from before monitoring stays one.
+            Some(InFlight { address: old, slot, inherited }) if old == address => {
+                // A block from before monitoring stays one, as does one that is another's.
+                if let Some(size) = inherited {
+                    self.inherited.put_back(address, size);
+                }
                 let Some(slot) = slot else { return };
                 self.resized.add(self.blocks.get(slot).size);
                 self.resize(slot, size);
@@ -248,8 +275,10 @@ impl Tracker {
     }
 
     fn realloc_failed(&mut self, call: CallId) {
-        if let Some(InFlight { slot: Some(slot), .. }) = self.in_flight.remove(&call) {
-            self.enter(slot);
+        match self.in_flight.remove(&call) {
+            Some(InFlight { slot: Some(slot), .. }) => self.enter(slot),
+            Some(InFlight { inherited: Some(size), address, .. }) => self.inherited.put_back(address, size),
+            _ => {}
         }
     }
 
@@ -300,6 +329,7 @@ impl Tracker {
     fn replaced(&mut self) {
         let blocks = std::mem::replace(&mut self.blocks, Blocks::new());
         self.heap = Heap::default();
+        self.inherited = Inherited::default();
         self.mappings = Mappings::default();
         self.in_flight.clear();
         for block in blocks.iter() {
@@ -316,6 +346,10 @@ impl Tracker {
 
     /// Enters a block into the heap index. One that is there still was freed without our seeing it.
     fn enter(&mut self, slot: Slot) {
+        // What is handed out again was given back.
+        if let Some(size) = self.inherited.take(self.blocks.get(slot).address) {
+            self.inherited.count_free(size);
+        }
         if let Some(stale) = self.heap.insert(&self.blocks, slot) {
             let block = self.blocks.remove(stale);
             self.unseen_frees.add(block.size);
@@ -324,9 +358,10 @@ impl Tracker {
     }
 
     fn free_in_flight(&mut self, old: InFlight) {
-        match old.slot {
-            Some(slot) => self.free(slot),
-            None => self.unknown_frees += 1,
+        match (old.slot, old.inherited) {
+            (Some(slot), _) => self.free(slot),
+            (None, Some(size)) => self.inherited.count_free(size),
+            (None, None) => self.unknown_frees += 1,
         }
     }
 

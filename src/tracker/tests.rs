@@ -440,6 +440,25 @@ fn what_a_source_could_not_see_is_reported() {
 }
 
 #[test]
+fn a_forked_process_has_its_parents_blocks_and_its_own() {
+    let mut parent = Bench::new();
+    parent.alloc(1, 10, 0).alloc(2, 20, 0).alloc(3, 30, 0).alloc(4, 40, 0).free(4);
+    let mut child = Bench::new();
+    child.tracker = parent.tracker.forked(parent.tracker.limits);
+    child.free(1).free(4).alloc(5, 50, 7);
+    let call = CallId(1);
+    child.event(Event::Reallocating { call, address: 2 }).event(Event::ReallocFailed { call });
+    child.event(Event::Reallocating { call, address: 2 });
+    child.event(Event::Reallocated { call, address: 6, size: 60, stack: StackId(7) });
+    let of = child.tracker.inheritance();
+    assert_eq!((of.all, of.freed), (tally(3, 60), tally(2, 30)));
+    let statistics = child.statistics();
+    assert_eq!((statistics.never_freed, statistics.unknown_frees), (tally(2, 110), 1));
+    let grandchild = child.tracker.forked(parent.tracker.limits).inheritance();
+    assert_eq!((grandchild.all, grandchild.freed), (tally(3, 140), tally(0, 0)));
+}
+
+#[test]
 fn an_exec_takes_away_what_a_source_counts() {
     let mut bench = Bench::new();
     bench.counted(0, Totals { oldest: Some(Timestamp(0)), ..totals(5, 2, 1, 0) }).wait(20);

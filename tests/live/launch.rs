@@ -9,8 +9,8 @@ use memleax_targets::{Process, Program, Target};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    InTerminal, Launched, Report, assert_truth, has_program, memleax, program_symbols_of, text_differences, tracer_of,
-    unable,
+    InTerminal, Launched, Report, assert_truth, has_program, memleax, program_symbols_of, rounds, text_differences,
+    tracer_of, unable,
 };
 
 fn command(program: &Program) -> Vec<OsString> {
@@ -346,6 +346,29 @@ fn three_signals_leave_the_program() {
     let (status, _, report) = launched.wait();
     // Named after the last.
     assert!([129, 130, 143].contains(&status.code().unwrap_or(0)), "{status}: {report:?}");
+}
+
+/// A program that goes to the background by a fork leaves none of memleax's breakpoints in its child.
+#[test]
+fn a_program_that_goes_to_the_background() {
+    let program = Target::c("family").build();
+    for _ in 0..rounds(4, 40) {
+        let mut launched = Launched::start(&[], &command(&program));
+        launched.memleax.send("leave");
+        let child = loop {
+            let line = launched.memleax.line().expect("the child goes on");
+            if let Some(pid) = line.strip_prefix("child ") {
+                break pid.parse().expect("a pid");
+            }
+        };
+        while launched.memleax.error_line().expect("a report") != "== Target process exit." {}
+        while tracer_of(child) != 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(text_differences(child), Vec::<String>::new());
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.cast_signed()), Signal::SIGKILL).expect("it is there");
+        assert_eq!(launched.wait().0.code(), Some(0));
+    }
 }
 
 /// Where monitoring ends before the program, memleax still waits for that.

@@ -10,6 +10,7 @@ mod children;
 mod containers;
 mod endings;
 mod errors;
+mod follow;
 mod ground_truth;
 mod harness;
 mod hits;

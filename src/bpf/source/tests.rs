@@ -42,6 +42,7 @@ fn attach(
         mmap: false,
         live: LiveForm::Text,
         color: Color::Never,
+        follow_forks: false,
         error_exit_code: None,
         keep: Keep::Nothing,
         interval: None,
