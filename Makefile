@@ -33,6 +33,6 @@ lint:
 # The parts first, the whole last.
 bench:
 	scripts/setup.sh build test bench
-	$(RUN) $(CARGO) bench --locked --bench tracker --bench unwind
+	$(RUN) $(CARGO) bench --locked --bench tracker --bench unwind --bench recording
 	$(RUN) $(CARGO) bench --locked --bench probes
 	$(RUN) $(CARGO) bench --locked --bench pairs

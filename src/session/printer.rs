@@ -1,6 +1,6 @@
 //! Names frames and prints, in a thread of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -166,8 +166,10 @@ impl Printer {
                 names.frame(frame)
             });
         }
-        for gap in self.names.symbolizer.gaps() {
-            let text = format!("{}: {}", gap.module, gap.text);
+        // A module that was loaded anew may have several.
+        let gaps: BTreeSet<String> =
+            self.names.symbolizer.gaps().map(|gap| format!("{}: {}", gap.module, gap.text)).collect();
+        for text in gaps {
             self.report.remark(&text)?;
             self.recorder.remark(&text);
         }
