@@ -320,6 +320,7 @@ mod tests {
                 error_exit_code: None,
                 keep: Keep::Nothing,
                 interval: None,
+                snapshot_at: Vec::new(),
                 quiet: false,
             }
         );
@@ -386,6 +387,7 @@ mod tests {
                 error_exit_code: Some(9),
                 keep: Keep::Nothing,
                 interval: None,
+                snapshot_at: Vec::new(),
                 quiet: true,
             }
         );

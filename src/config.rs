@@ -102,6 +102,8 @@ pub struct Config {
     pub keep: Keep,
     /// `--interval`: take a snapshot, and show it, so often.
     pub interval: Option<Duration>,
+    /// `--snapshot-at`: functions each of whose calls takes a snapshot, by their symbols.
+    pub snapshot_at: Vec<String>,
     /// `--live`.
     pub live: LiveForm,
     /// `-q`: no live lines, only the final statistics.

@@ -162,6 +162,9 @@ pub enum Event {
     /// So many blocks, more than were told of, were resized where they were; with the bytes that they had before. Told by sources that keep
     /// the books themselves.
     Resized(Tally),
+    /// A function that the user has named (`--snapshot-at`, by its place there) was called: a snapshot is to be taken of what was told until
+    /// now.
+    Marked(u32),
     /// Nothing happened until now: time for expiry.
     Idle,
     /// The program was replaced (exec): all blocks that were told of one by one are gone without having been freed.
@@ -279,6 +282,8 @@ pub enum Loss {
     StackNotKept,
     /// A call of `mmap`, `mremap` or `munmap` for which the source had no room.
     MappingNotKept,
+    /// A call at which a snapshot was to be taken, and was not.
+    SnapshotNotTaken,
 }
 
 /// What is hooked in one module, for the start lines.

@@ -5,6 +5,7 @@
 
 mod backend;
 mod children;
+mod marks;
 mod moments;
 mod printer;
 mod program;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use memleax_platform::{ExitStatus, NativeTracer, Pid, RootDirectory, Signal, Tracer};
 
 use crate::config::{Config, Keep, Target};
-use crate::event::{Event, Sink, StackId, Tally, Timestamp, Totals};
+use crate::event::{Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
 use crate::filter::Filters;
 use crate::profile::View;
 use crate::profile::{Profile, Site};
@@ -36,6 +37,7 @@ use crate::symbol::DebugFileError;
 use crate::tracker::{CallStackStatistics, Limit, Statistics, Tracker};
 use backend::Chosen;
 use children::Children;
+use marks::Marks;
 use moments::Moments;
 use printer::Subject;
 use program::Program;
@@ -290,25 +292,26 @@ fn watch(
         showing: showing.clone(),
     };
     let mut tracker = Tracker::new(config.limits);
+    let mut marks = Marks::new(&config.snapshot_at);
     let started = children.and_then(|children| Ok((children, Reporter::start(subject, plan, source, output)?)));
     let (mut children, mut reporter) = match started {
         Ok(started) => started,
         Err(error) => {
-            let detached = source.detach(&mut Feed::new(&mut tracker, None));
+            let detached = source.detach(&mut Feed::new(&mut tracker, &mut marks, None));
             let errors = [Some(Error::NoThread(error)), detached.err().map(Error::NotLeftClean)];
             return Err(errors.into_iter().flatten().collect());
         }
     };
     let mut log = matches!(config.keep, Keep::File { full: true, .. }).then(EventLog::default);
     let end = catch_unwind(AssertUnwindSafe(|| {
-        let feed = Feed { log: log.as_mut(), ..Feed::new(&mut tracker, children.as_mut()) };
+        let feed = Feed { log: log.as_mut(), ..Feed::new(&mut tracker, &mut marks, children.as_mut()) };
         observe(source, feed, config, signals, program.as_mut(), &mut reporter)
     }))
     .unwrap_or_else(End::Panicked);
 
     let mut errors = Vec::new();
     if !matches!(end, End::Target(_)) {
-        match source.detach(&mut Feed::new(&mut tracker, children.as_mut())) {
+        match source.detach(&mut Feed::new(&mut tracker, &mut marks, children.as_mut())) {
             Ok(notices) => notices.into_iter().for_each(|notice| reporter.notice(notice)),
             Err(error) => errors.push(Error::NotLeftClean(error)),
         }
@@ -338,6 +341,7 @@ fn watch(
             report::End::Terminated
         }
     };
+    marks.hand_over(source, &mut reporter);
     match &mut log {
         Some(log) => reporter.events(log.take(), source),
         None => {
@@ -444,13 +448,14 @@ struct Feed<'a> {
     now: Timestamp,
     /// Where single events are recorded.
     log: Option<&'a mut EventLog>,
+    marks: &'a mut Marks,
     /// Who takes what happens in processes that the target has started.
     children: Option<&'a mut Children>,
 }
 
 impl<'a> Feed<'a> {
-    fn new(tracker: &'a mut Tracker, children: Option<&'a mut Children>) -> Self {
-        Feed { tracker, now: Timestamp::default(), log: None, children }
+    fn new(tracker: &'a mut Tracker, marks: &'a mut Marks, children: Option<&'a mut Children>) -> Self {
+        Feed { tracker, now: Timestamp::default(), log: None, marks, children }
     }
 }
 
@@ -460,9 +465,16 @@ impl Sink for Feed<'_> {
         if self.children.as_mut().is_some_and(|children| children.takes(at, event)) {
             return;
         }
+        let event = match event {
+            Event::Marked(_) if self.marks.is_full() => Event::Lost(Loss::SnapshotNotTaken, 1),
+            event => event,
+        };
         self.tracker.event(at, event);
         if let Some(log) = &mut self.log {
             log.push(at, event);
+        }
+        if let Event::Marked(number) = event {
+            self.marks.take(number, self.tracker, self.log.as_deref_mut());
         }
     }
 

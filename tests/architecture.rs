@@ -12,6 +12,7 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("config", &[]),
     ("allocator", &["event", "config"]),
+    ("marker", &[]),
     ("stack", &["event"]),
     ("histogram", &[]),
     ("notable", &["event"]),

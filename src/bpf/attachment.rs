@@ -38,9 +38,11 @@ impl Attachment {
     /// The programs that this way needs.
     pub(super) fn programs(self) -> &'static [&'static str] {
         match self {
-            Attachment::Session => &["session_call", "multi_free", "multi_loader", "exec"],
-            Attachment::Multi => &["multi_enter", "multi_return", "multi_free", "multi_loader", "exec"],
-            Attachment::Perf | Attachment::Old => &["perf_enter", "perf_return", "perf_free", "perf_loader", "exec"],
+            Attachment::Session => &["session_call", "multi_free", "multi_loader", "multi_mark", "exec"],
+            Attachment::Multi => &["multi_enter", "multi_return", "multi_free", "multi_loader", "multi_mark", "exec"],
+            Attachment::Perf | Attachment::Old => {
+                &["perf_enter", "perf_return", "perf_free", "perf_loader", "perf_mark", "exec"]
+            }
         }
     }
 

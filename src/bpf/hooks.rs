@@ -3,6 +3,7 @@
 use super::kernel::{Probe, Role};
 use super::placement::{Placement, placement};
 use crate::allocator::{Function, Hook, Shape, Size};
+use crate::marker::Marker;
 use crate::unwind::Module;
 
 /// `SHAPE_…` and `COOKIE_…` of `layout.bpf.h`.
@@ -54,6 +55,15 @@ pub(super) fn probe(module: &Module, hook: &Hook, number: u32) -> Option<(Probe,
         cookie: operands.shape | registers | displacement | u64::from(number) << 32,
     };
     Some((probe, place))
+}
+
+/// The probe for a function that the user has named. `None` if the module's code cannot be read.
+pub(super) fn marker(module: &Module, marker: &Marker) -> Option<Probe> {
+    let code = module.image_bytes_from(marker.address)?;
+    let address = marker.address + placement(&code[..code.len().min(LONGEST)], &[], false).offset;
+    // A cookie of 0 is none.
+    let cookie = (u64::from(marker.number) + 1) << 32;
+    Some(Probe { role: Role::Marker, offset: module.file_offset(address)?, address, cookie })
 }
 
 fn operands(function: &Function) -> Operands {

@@ -72,6 +72,8 @@ pub(super) enum Role {
     Free,
     /// The dynamic linker's notification.
     Loader,
+    /// A function that the user has named.
+    Marker,
 }
 
 /// One probe.
@@ -231,6 +233,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// True if probes are told apart by their addresses: then there cannot be two at one.
+    pub(super) fn has_one_probe_an_address(&self) -> bool {
+        self.cookies.is_some()
+    }
+
     /// Learns where a module with probes, or one that is about to get them, is mapped now.
     ///
     /// # Errors
@@ -325,7 +332,7 @@ impl Kernel {
     }
 
     fn attach_each(&mut self, target: Pid, path: &Path, probes: &[Probe]) -> libbpf_rs::Result<()> {
-        for role in [Role::Loader, Role::Free, Role::Call] {
+        for role in [Role::Loader, Role::Marker, Role::Free, Role::Call] {
             let probes: Vec<Probe> = probes.iter().copied().filter(|probe| probe.role == role).collect();
             if probes.is_empty() {
                 continue;
@@ -333,6 +340,9 @@ impl Kernel {
             match (self.attachment, role) {
                 (Attachment::Session | Attachment::Multi, Role::Loader) => {
                     self.attach_multi("multi_loader", target, path, &probes, false)?
+                }
+                (Attachment::Session | Attachment::Multi, Role::Marker) => {
+                    self.attach_multi("multi_mark", target, path, &probes, false)?
                 }
                 (Attachment::Session | Attachment::Multi, Role::Free) => {
                     self.attach_multi("multi_free", target, path, &probes, false)?
@@ -344,6 +354,9 @@ impl Kernel {
                 }
                 (Attachment::Perf | Attachment::Old, Role::Loader) => {
                     self.attach_perf("perf_loader", target, path, &probes, false)?
+                }
+                (Attachment::Perf | Attachment::Old, Role::Marker) => {
+                    self.attach_perf("perf_mark", target, path, &probes, false)?
                 }
                 (Attachment::Perf | Attachment::Old, Role::Free) => {
                     self.attach_perf("perf_free", target, path, &probes, false)?

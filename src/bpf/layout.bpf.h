@@ -66,6 +66,7 @@ struct control {
 	u64 unknown_frees;
 	u64 lost_mappings; /* calls of mmap, mremap and munmap that could not be told of */
 	u64 resized, resized_bytes; /* blocks that realloc left where they were, and what they had before */
+	u64 marks, lost_marks; /* calls of functions that the user has named; those that were not told of */
 };
 
 struct block {
@@ -96,7 +97,7 @@ struct site {
 };
 
 /* Ring buffer records; a lone RECORD_NONE makes user space look at the counters. Times are of the monotonic clock. */
-enum { RECORD_NONE, RECORD_STACK, RECORD_MAPPED, RECORD_REMAPPED, RECORD_UNMAPPED };
+enum { RECORD_NONE, RECORD_STACK, RECORD_MAPPED, RECORD_REMAPPED, RECORD_UNMAPPED, RECORD_MARK };
 
 struct stack_record {
 	u64 kind, time;
@@ -113,6 +114,15 @@ struct mapping_record {
 	u64 kind, time;
 	u64 site, address, size, from, from_size;
 };
+
+/* A call of a function that the user has named. */
+struct mark_record {
+	u64 kind, time;
+	u64 number;
+};
+
+/* So many of them are told of. */
+#define MARKS 1000
 
 /* What a copy of a stack may hold at the most. */
 #define COPY_LIMIT 65536

@@ -29,10 +29,12 @@ pub(super) enum Control {
     LostMappings,
     Resized,
     ResizedBytes,
+    Marks,
+    LostMarks,
 }
 
 impl Control {
-    pub(super) const WORDS: usize = Control::ResizedBytes as usize + 1;
+    pub(super) const WORDS: usize = Control::LostMarks as usize + 1;
 }
 
 /// `RULES`

@@ -128,6 +128,48 @@ int multi_loader(struct pt_regs *ctx)
 }
 #endif
 
+/* A function that the user has named begins. What was counted until then cannot be kept here: user space looks as soon as it can. */
+static __always_inline int marked(struct pt_regs *ctx)
+{
+	struct control *c = settings();
+	struct mark_record *record;
+	u64 cookie = cookie_of(ctx);
+
+	if (!c)
+		return 0;
+	COUNT(c->marks);
+	if (!cookie || c->marks > MARKS) {
+		COUNT(c->lost_marks);
+		return 0;
+	}
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		COUNT(c->lost_marks);
+		return 0;
+	}
+	record->kind = RECORD_MARK;
+	record->time = bpf_ktime_get_ns();
+	record->number = (cookie >> 32) - 1;
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+SEC("uprobe")
+int perf_mark(struct pt_regs *ctx)
+{
+	NO_PRIVATE_STACK(nowhere);
+	return marked(ctx);
+}
+
+#ifndef OLD_KERNEL
+SEC("uprobe.multi")
+int multi_mark(struct pt_regs *ctx)
+{
+	NO_PRIVATE_STACK(nowhere);
+	return marked(ctx);
+}
+#endif
+
 SEC("raw_tp/sched_process_exec")
 int exec(void *ctx)
 {

@@ -12,6 +12,8 @@ const PAGE: u64 = 4096;
 pub(super) struct Records {
     pub(super) stacks: Vec<(u64, StackRecord)>,
     pub(super) mappings: Vec<(u64, MappingRecord)>,
+    /// Calls of functions that the user has named, by number.
+    pub(super) marks: Vec<(u64, u32)>,
 }
 
 impl Records {
@@ -21,6 +23,10 @@ impl Records {
         let [kind, time] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|index| head[at + index])));
         match kind {
             1 => self.stacks.extend(StackRecord::parse(rest).map(|record| (time, record))),
+            5 => {
+                let number = rest.first_chunk().and_then(|word| u32::try_from(u64::from_le_bytes(*word)).ok());
+                self.marks.extend(number.map(|number| (time, number)));
+            }
             kind => self.mappings.extend(MappingRecord::parse(kind, rest).map(|record| (time, record))),
         }
     }
@@ -111,6 +117,16 @@ mod tests {
     fn a_wake_is_no_record() {
         let mut records = Records::default();
         records.add(&[0; 8]);
-        assert!(records.stacks.is_empty() && records.mappings.is_empty());
+        assert!(records.stacks.is_empty() && records.mappings.is_empty() && records.marks.is_empty());
+    }
+
+    #[test]
+    fn a_mark_tells_which_function_was_called() {
+        let mut records = Records::default();
+        let bytes: Vec<u8> = [5_u64, 77, 2].iter().flat_map(|word| word.to_le_bytes()).collect();
+        records.add(&bytes);
+        assert_eq!(records.marks, [(77, 2)]);
+        records.add(&bytes[..16]);
+        assert_eq!(records.marks.len(), 1, "one that is cut off is none");
     }
 }

@@ -8,27 +8,29 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libbpf_rs::{ErrorKind, RingBuffer};
+use libbpf_rs::RingBuffer;
 use memleax_platform::{AuxiliaryVector, MappedFile, Mapping, Pid, Tracer, native};
 use rustc_hash::FxHashMap;
 
-use super::attachment::{Attachment, NoVariant};
+use super::attachment::Attachment;
 use super::books::{self, Census};
 use super::history::History;
 use super::hooks;
 use super::kernel::{Copies, Kernel, Probe, Role, Sizes};
 use super::layout::Control;
 use super::mmap_events::{Learnt, MmapEvents};
-use super::privileges;
 use super::records::Records;
 use super::table::RuleTable;
 use crate::allocator::{self, Hook};
 use crate::config::Config;
 use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
+use crate::marker::Markers;
 use crate::notable::KnownBlock;
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
 use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, Unwinder, state_changed_function};
+
+pub use error::AttachError;
 
 /// How long [`Source::observe`] observes.
 const TICK: Duration = Duration::from_millis(100);
@@ -42,61 +44,6 @@ const SIZES: Sizes =
 
 const MAY_BE_MISSING: &str = "a library that was loaded and gone again within milliseconds may be missing in stacks";
 
-/// Why a process cannot be observed by uprobes. Nothing of ours is left in it.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The platform's facts about it cannot be had.
-    #[error(transparent)]
-    Platform(#[from] memleax_platform::Error),
-    /// The kernel does not take the programs.
-    #[error("cannot load the BPF programs: {cause}; {}", remedy_for_load(cause))]
-    Load {
-        /// The kernel's answers.
-        cause: NoVariant,
-    },
-    /// The kernel's records cannot be read.
-    #[error("cannot read what the BPF programs record: {cause:#}; {}", remedy(cause))]
-    Records {
-        /// The kernel's answer.
-        cause: libbpf_rs::Error,
-    },
-    /// A probe cannot be set.
-    #[error("cannot set uprobes in {module} of process {pid}: {cause:#}; {}", remedy(cause))]
-    Attach {
-        /// The module's path.
-        module: String,
-        /// The process.
-        pid: Pid,
-        /// The kernel's answer.
-        cause: libbpf_rs::Error,
-    },
-    /// Nothing in it is known to allocate.
-    #[error("cannot find an allocator in process {pid}: searched {searched}")]
-    NoAllocator {
-        /// The process.
-        pid: Pid,
-        /// The modules searched.
-        searched: String,
-    },
-}
-
-/// What may help where the kernel answers `cause`.
-fn remedy(cause: &libbpf_rs::Error) -> String {
-    match cause.kind() {
-        ErrorKind::PermissionDenied => privileges::remedy(),
-        ErrorKind::InvalidInput => "another tool may hold a uprobe on the same instruction: end it first".into(),
-        _ => "`memleax doctor` tells what this kernel takes".into(),
-    }
-}
-
-/// What may help where every variant fails.
-fn remedy_for_load(cause: &NoVariant) -> String {
-    match cause.kind() {
-        ErrorKind::PermissionDenied => privileges::remedy(),
-        _ => "they need Linux 5.8 or later, built with BPF and uprobes; `--log debug` tells more".into(),
-    }
-}
-
 /// A target observed by uprobes.
 pub struct BpfSource<T> {
     facts: T,
@@ -109,6 +56,9 @@ pub struct BpfSource<T> {
     unwinder: Unwinder,
     depth: usize,
     mmap: bool,
+    markers: Markers,
+    /// Calls of them since the last count.
+    marks: Vec<u32>,
     table: RuleTable,
     /// By number.
     functions: Vec<HookedFunction>,
@@ -182,13 +132,14 @@ struct Counters {
 }
 
 /// Which of the kernel's counters are losses, and which.
-const LOSSES: [(Control, Loss); 6] = [
+const LOSSES: [(Control, Loss); 7] = [
     (Control::LostCalls, Loss::NotFollowed),
     (Control::LostBlocks, Loss::BlockNotKept),
     (Control::LostSites, Loss::StackNotKept),
     (Control::LostStacks, Loss::NoStack),
     (Control::NeverReturned, Loss::NeverReturned),
     (Control::LostMappings, Loss::MappingNotKept),
+    (Control::LostMarks, Loss::SnapshotNotTaken),
 ];
 
 impl<T: Tracer> BpfSource<T> {
@@ -251,6 +202,8 @@ impl<T: Tracer> BpfSource<T> {
             unwinder,
             depth: config.depth,
             mmap: config.mmap,
+            markers: Markers::new(&config.snapshot_at),
+            marks: Vec::new(),
             table,
             functions: Vec::new(),
             hooked: FxHashMap::default(),
@@ -281,6 +234,7 @@ impl<T: Tracer> BpfSource<T> {
             let searched: Vec<String> = live.iter().map(|module| module.path.display().to_string()).collect();
             return Err(AttachError::NoAllocator { pid: target, searched: searched.join(", ") });
         }
+        source.notices.extend(source.markers.missing().into_iter().map(Notice::Warning));
         Ok(source)
     }
 
@@ -310,13 +264,14 @@ impl<T: Tracer> BpfSource<T> {
             probes.extend(probe);
         }
         if probes.is_empty() {
+            self.set_markers(module, probes);
             return Ok(());
         }
         let file = self.open(module).map_err(|cause| self.cannot_attach(module, cause))?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         self.kernel.moved(module, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
         self.kernel.attach(self.target, path.as_ref(), &probes).map_err(|cause| self.cannot_attach(module, cause))?;
-        self.hooked.insert(module.file_id, probes);
+        self.set_markers(module, probes);
         if !names.is_empty() {
             let path = module.path.display().to_string();
             self.notices.push(Notice::Hooked(HookedModule { path, functions: names }));
@@ -476,6 +431,9 @@ impl<T: Tracer> BpfSource<T> {
             sink.counted(at, stack, &totals);
         }
         self.tell_losses(at, sink);
+        for number in self.marks.drain(..) {
+            sink.event(at, Event::Marked(number));
+        }
         Ok(())
     }
 
@@ -551,7 +509,7 @@ impl<T: Tracer> Source for BpfSource<T> {
         let ended = self.receive(sink)?;
         self.take_records(u64::MAX, sink);
         let now = self.now();
-        if ended || now.0 >= self.next_census {
+        if ended || now.0 >= self.next_census || !self.marks.is_empty() {
             let before = native::thread_processor_time();
             self.count(sink)?;
             let cost = native::thread_processor_time().saturating_sub(before);
@@ -591,6 +549,8 @@ impl<T: Tracer> Source for BpfSource<T> {
     }
 }
 
+mod error;
+mod markers;
 mod stacks;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum, ValueHint};
 use memleax_platform::Pid;
 
@@ -53,6 +54,10 @@ pub(super) struct WatchArguments {
     /// Take a snapshot so often, and show it
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     interval: Option<Duration>,
+
+    /// Take a snapshot at each call of the target's function with this symbol; may be repeated
+    #[arg(long, value_name = "SYMBOL", value_parser = NonEmptyStringValueParser::new())]
+    snapshot_at: Vec<String>,
 
     /// End with status N if blocks were leaked: at the end of the program never freed, else expired
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
@@ -112,6 +117,7 @@ impl WatchArguments {
             },
             duration: self.duration,
             interval: self.interval,
+            snapshot_at: self.snapshot_at,
             mmap: self.mmap,
             color: self.color.into(),
             follow_forks: self.follow_forks,

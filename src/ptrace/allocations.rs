@@ -251,7 +251,7 @@ impl<T: Tracer> Engine<T> {
             now.emit(Event::ReallocFailed { call });
         }
         // operator new that throws hands out no block.
-        let function = self.breakpoints.get(pending.function).and_then(|breakpoint| breakpoint.function);
+        let function = self.breakpoints.get(pending.function).and_then(|breakpoint| breakpoint.meaning.function);
         if function.is_none_or(|function| function.family != Family::Cxx) {
             now.emit(Event::Lost(Loss::NeverReturned, 1));
         }

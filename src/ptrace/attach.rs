@@ -36,7 +36,7 @@ impl<T: Tracer> Engine<T> {
     /// Attaches to a process.
     pub(super) fn attach(tracer: T, settings: Settings, debug_files: DebugFiles) -> Result<Self, AttachError> {
         let mut engine = Engine::new(tracer, settings, debug_files);
-        engine.tracer.attach(settings.pid)?;
+        engine.tracer.attach(engine.settings.pid)?;
         let mut stops = engine.halt_first()?;
         let prepared = engine.take_over_leftovers(&mut stops).map_err(AttachError::from);
         match prepared.and_then(|()| engine.prepare(&stops)) {
@@ -176,6 +176,9 @@ impl<T: Tracer> Engine<T> {
             self.warn(format!(
                 "the dynamic linker is still loading process {pid}: its allocator is observed as soon as it is there"
             ));
+        }
+        for missing in self.settings.markers.missing() {
+            self.warn(missing);
         }
         Ok(())
     }

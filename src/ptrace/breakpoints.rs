@@ -36,6 +36,17 @@ pub(super) enum Permanence {
     WhileAwaited(u32),
 }
 
+/// What begins where a breakpoint is.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Meaning {
+    /// A function that allocates or frees.
+    pub(super) function: Option<&'static Function>,
+    /// A function whose calls are told of, by its number.
+    pub(super) marker: Option<u32>,
+    /// What the dynamic linker calls when it has mapped or unmapped a library.
+    pub(super) is_loader_state: bool,
+}
+
 /// One breakpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Breakpoint {
@@ -45,10 +56,8 @@ pub(super) struct Breakpoint {
     pub(super) length: u8,
     /// How to get past it.
     pub(super) passage: Passage,
-    /// The function that begins here, if it is one that allocates or frees.
-    pub(super) function: Option<&'static Function>,
-    /// The dynamic linker calls this when it has mapped or unmapped a library.
-    pub(super) is_loader_state: bool,
+    /// What hitting it means, other than that a call has returned.
+    pub(super) meaning: Meaning,
     /// How long it stays.
     pub(super) permanence: Permanence,
 }

@@ -13,6 +13,7 @@ use super::images::Images;
 use super::isa::native;
 use super::slots::Slots;
 use crate::event::{Event, Sink, Timestamp};
+use crate::marker::Markers;
 use crate::source::{Finished, Notice, Progress};
 use crate::unwind::DebugFiles;
 
@@ -35,7 +36,7 @@ impl Now<'_> {
 }
 
 /// What is asked of the engine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Settings {
     /// The process to observe.
     pub(super) pid: Pid,
@@ -43,6 +44,8 @@ pub(super) struct Settings {
     pub(super) depth: usize,
     /// Observe `mmap` and its kin, too.
     pub(super) mmap: bool,
+    /// Functions whose calls are told of.
+    pub(super) markers: Markers,
 }
 
 /// A thread of the target, as far as it was seen.
@@ -94,11 +97,11 @@ impl<T: Tracer> Engine<T> {
     pub(super) fn new(tracer: T, settings: Settings, debug_files: DebugFiles) -> Self {
         Engine {
             tracer,
+            callers: Callers::new(settings.depth),
             settings,
             breakpoints: Breakpoints::default(),
             slots: Slots::default(),
             images: Images::new(debug_files),
-            callers: Callers::new(settings.depth),
             threads: FxHashMap::default(),
             sharing: FxHashSet::default(),
             code_refused: None,
@@ -269,10 +272,13 @@ impl<T: Tracer> Engine<T> {
             self.no_longer_awaited(stop, address)?;
         }
         let Some(&breakpoint) = self.breakpoints.get(address) else { return Ok(()) };
-        if let Some(function) = breakpoint.function {
+        if let Some(number) = breakpoint.meaning.marker {
+            now.emit(Event::Marked(number));
+        }
+        if let Some(function) = breakpoint.meaning.function {
             self.entered(stop, function, registers, now)?;
         }
-        if breakpoint.is_loader_state {
+        if breakpoint.meaning.is_loader_state {
             self.refresh_images(stop)?;
         }
         if breakpoint.permanence == Permanence::WhileAwaited(0) {

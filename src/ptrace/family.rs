@@ -13,6 +13,7 @@ use super::kin::Kin;
 use super::{AttachError, PtraceSource, TICK};
 use crate::config::Config;
 use crate::event::{Event, Sink, Timestamp};
+use crate::marker::Markers;
 use crate::source::{Finished, Notice, Progress, Source};
 use crate::stack::StackTable;
 use crate::unwind::{DebugFiles, ModuleTable};
@@ -74,7 +75,7 @@ impl<T: Tracer> FamilySource<T> {
         kin.set_tick(TICK)?;
         let settings = PtraceSource::<T>::settings(pid, config);
         let debug_files = Rc::new(RefCell::new(debug_files));
-        let mut eldest = begin(kin.of(pid), settings, shared(&debug_files))?;
+        let mut eldest = begin(kin.of(pid), settings.clone(), shared(&debug_files))?;
         eldest.births = Some(Vec::new());
         Ok(FamilySource {
             kin,
@@ -139,7 +140,8 @@ impl<T: Tracer> FamilySource<T> {
     /// Begins to observe a process that has just come to memory of its own.
     fn born(&mut self, parent: Pid, stop: Stop, at: Timestamp, sink: &mut dyn Sink) -> Result<(), PlatformError> {
         let pid = stop.pid;
-        let settings = Settings { pid, ..self.settings };
+        // Snapshots are the target's own.
+        let settings = Settings { pid, markers: Markers::default(), ..self.settings };
         let mut engine = Engine::new(self.kin.of(pid), settings, shared(&self.debug_files));
         engine.births = Some(Vec::new());
         let is_copy = stop.kind != StopKind::Exec;

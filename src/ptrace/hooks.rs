@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use memleax_platform::{Error, Pid, Stop, Tracer};
 
+use super::breakpoints::Meaning;
 use super::engine::Engine;
 use super::isa::native;
 use super::sites::SiteError;
 use crate::allocator::{self, Hook};
+use crate::marker::Marker;
 use crate::source::{HookedModule, Notice};
 use crate::unwind::{Changes, Module, Role, state_changed_function};
 
@@ -64,7 +66,8 @@ impl<T: Tracer> Engine<T> {
         let mut functions = Vec::new();
         for Hook { function, address } in self.functions_of(module) {
             let address = module.run_time_address(address);
-            match self.set_breakpoint(stop, address, Some(function), false) {
+            let meaning = Meaning { function: Some(function), ..Meaning::default() };
+            match self.set_breakpoint(stop, address, meaning) {
                 Ok(()) => functions.push(function.name),
                 Err(SiteError::Platform(error @ Error::Gone(_))) => return Err(error),
                 Err(cause) => errors.push(HookError {
@@ -81,12 +84,15 @@ impl<T: Tracer> Engine<T> {
             let path = module.path.display().to_string();
             self.notices.push(Notice::Hooked(HookedModule { path, functions }));
         }
+        self.set_markers(stop, module)?;
         if let Some(why) = &module.image_error {
             self.warn(format!("{why}; its symbols and unwind information may be missing"));
         }
         if module.role == Role::Interpreter {
             let told = match state_changed_function(module) {
-                Some(address) => self.set_breakpoint(stop, address, None, true),
+                Some(address) => {
+                    self.set_breakpoint(stop, address, Meaning { is_loader_state: true, ..Meaning::default() })
+                }
                 None => Err(SiteError::Unreadable),
             };
             match told {
@@ -99,6 +105,26 @@ impl<T: Tracer> Engine<T> {
             }
         }
         Ok(errors)
+    }
+
+    /// Has the calls told of that the user asked for. What cannot be is warned of: the rest is of use without.
+    fn set_markers(&mut self, stop: &Stop, module: &Module) -> Result<(), Error> {
+        let Some(image) = &module.image else { return Ok(()) };
+        let images = &mut self.images;
+        let debug_file = || images.debug_file(module).map(|image| image.shared());
+        for Marker { number, address } in self.settings.markers.of(image.bytes(), debug_file) {
+            let meaning = Meaning { marker: Some(number), ..Meaning::default() };
+            let name = self.settings.markers.name(number).to_owned();
+            match self.set_breakpoint(stop, module.run_time_address(address), meaning) {
+                Ok(()) => tracing::info!("snapshots at calls of {name} of {}", module.path.display()),
+                Err(SiteError::Platform(error @ Error::Gone(_))) => return Err(error),
+                Err(cause) => self.warn(format!(
+                    "cannot take snapshots at calls of {name} of {} (address {address:#x}): {cause}",
+                    module.path.display()
+                )),
+            }
+        }
+        Ok(())
     }
 
     fn functions_of(&mut self, module: &Module) -> Vec<Hook> {

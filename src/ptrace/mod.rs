@@ -42,6 +42,7 @@ pub use launch::{Held, LaunchError, launch};
 
 use crate::config::Config;
 use crate::event::{Event, Sink, Timestamp};
+use crate::marker::Markers;
 use crate::source::{Notice, Progress, Source};
 use crate::stack::StackTable;
 use crate::unwind::{DebugFiles, ModuleTable};
@@ -80,7 +81,7 @@ impl<T: Tracer> PtraceSource<T> {
     }
 
     fn settings(pid: Pid, config: &Config) -> Settings {
-        Settings { pid, depth: config.depth, mmap: config.mmap }
+        Settings { pid, depth: config.depth, mmap: config.mmap, markers: Markers::new(&config.snapshot_at) }
     }
 
     /// What observing has cost so far.

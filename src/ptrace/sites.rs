@@ -3,11 +3,10 @@
 use iced_x86::Instruction;
 use memleax_platform::{Error, Guard, Stop, Tracer};
 
-use super::breakpoints::{Breakpoint, Passage, Permanence};
+use super::breakpoints::{Breakpoint, Meaning, Passage, Permanence};
 use super::engine::Engine;
 use super::isa::native::{self, Unmovable};
 use super::slots::SlotError;
-use crate::allocator::Function;
 
 /// Why no breakpoint can be set somewhere.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +37,12 @@ struct Code {
 
 impl<T: Tracer> Engine<T> {
     /// Sets a breakpoint, or gives the one there another meaning besides.
-    pub(super) fn set_breakpoint(
-        &mut self,
-        stop: &Stop,
-        address: u64,
-        function: Option<&'static Function>,
-        is_loader_state: bool,
-    ) -> Result<(), SiteError> {
+    pub(super) fn set_breakpoint(&mut self, stop: &Stop, address: u64, meaning: Meaning) -> Result<(), SiteError> {
         if let Some(present) = self.breakpoints.get_mut(address) {
-            present.function = present.function.or(function);
-            present.is_loader_state |= is_loader_state;
+            let present = &mut present.meaning;
+            present.function = present.function.or(meaning.function);
+            present.marker = present.marker.or(meaning.marker);
+            present.is_loader_state |= meaning.is_loader_state;
             return Ok(());
         }
         let Code { bytes, length, permanence } = self.code_at(stop, address)?;
@@ -76,7 +71,7 @@ impl<T: Tracer> Engine<T> {
         }
         #[allow(clippy::cast_possible_truncation)]
         let length = instruction.len() as u8;
-        let breakpoint = Breakpoint { original, length, passage, function, is_loader_state, permanence };
+        let breakpoint = Breakpoint { original, length, passage, meaning, permanence };
         self.breakpoints.insert(&mut self.tracer, stop, address, breakpoint)?;
         self.counters.breakpoints += 1;
         Ok(())
@@ -115,7 +110,7 @@ impl<T: Tracer> Engine<T> {
         if self.unobservable.contains(&return_address) {
             return Ok(false);
         }
-        match self.set_breakpoint(stop, return_address, None, false) {
+        match self.set_breakpoint(stop, return_address, Meaning::default()) {
             Ok(()) => {
                 if let Some(breakpoint) = self.breakpoints.get_mut(return_address)
                     && let Permanence::WhileAwaited(calls) = &mut breakpoint.permanence

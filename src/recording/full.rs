@@ -72,6 +72,7 @@ fn to_record(event: Event) -> Option<EventRecord> {
         Event::Resized(Tally { count, bytes }) => EventRecord::Resized { count, bytes },
         Event::Replaced => EventRecord::Replaced,
         Event::Lost(loss, count) => EventRecord::Lost { loss: number_of(&LOSSES, &loss), count },
+        Event::Marked(number) => EventRecord::Marked { number },
         Event::Idle => return None,
     })
 }
@@ -93,6 +94,7 @@ fn to_event(record: EventRecord) -> Option<Event> {
         }
         EventRecord::UnknownFrees { count } => Event::UnknownFrees(count),
         EventRecord::Resized { count, bytes } => Event::Resized(Tally { count, bytes }),
+        EventRecord::Marked { number } => Event::Marked(number),
         EventRecord::Replaced => Event::Replaced,
         EventRecord::Lost { loss, count } => Event::Lost(*LOSSES.get(usize::from(loss))?, count),
     })

@@ -183,6 +183,7 @@ pub(super) enum EventRecord {
     Replaced,
     Lost { loss: u8, count: u64 },
     Resized { count: u64, bytes: u64 },
+    Marked { number: u32 },
 }
 
 /// By their numbers in the file.
@@ -197,7 +198,7 @@ pub(super) const ENDINGS: [Ending; 7] = [
 ];
 
 /// By their numbers in the file.
-pub(super) const LOSSES: [Loss; 7] = [
+pub(super) const LOSSES: [Loss; 8] = [
     Loss::ReturnUnobservable,
     Loss::NeverReturned,
     Loss::NoStack,
@@ -205,6 +206,7 @@ pub(super) const LOSSES: [Loss; 7] = [
     Loss::BlockNotKept,
     Loss::StackNotKept,
     Loss::MappingNotKept,
+    Loss::SnapshotNotTaken,
 ];
 
 /// The number of a value in one of these lists.

@@ -414,6 +414,7 @@ fn loss_name(loss: Loss) -> &'static str {
         Loss::BlockNotKept => "block_not_kept",
         Loss::StackNotKept => "stack_not_kept",
         Loss::MappingNotKept => "mapping_not_kept",
+        Loss::SnapshotNotTaken => "snapshot_not_taken",
     }
 }
 

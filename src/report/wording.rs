@@ -35,6 +35,9 @@ pub(super) fn loss(loss: Loss, count: u64) -> String {
             "{} of mmap, mremap and munmap not followed, for lack of room: what is said of mappings may be wrong.",
             calls("call")
         ),
+        Loss::SnapshotNotTaken => {
+            format!("{} of a function of --snapshot-at took no snapshot: there were too many.", calls("call"))
+        }
     }
 }
 

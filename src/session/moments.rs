@@ -35,6 +35,7 @@ impl Moments {
         source: &dyn Source,
         reporter: &mut Reporter,
     ) {
+        feed.marks.hand_over(source, reporter);
         let now = feed.now;
         let cause = if signals.snapshot_requested() {
             Some("signal")
@@ -61,7 +62,7 @@ impl Moments {
             }
         }
         if let Some(cause) = cause {
-            reporter.snapshot(cause);
+            reporter.snapshot(cause.into(), true);
         }
     }
 }

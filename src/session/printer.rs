@@ -122,9 +122,11 @@ impl Printer {
             Message::LeftOut(count) => {
                 self.report.warning(&format!("{count} lines left out here, as the report is read too slowly."))?;
             }
-            Message::Snapshot(cause) => {
-                self.recorder.snapshot(cause);
-                self.show_live()?;
+            Message::Snapshot { cause, is_shown } => {
+                self.recorder.snapshot(&cause);
+                if is_shown {
+                    self.show_live()?;
+                }
             }
             Message::SuspendRefused => self
                 .report

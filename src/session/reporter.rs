@@ -5,6 +5,7 @@
 //! statistics) is bounded by the number of call stacks; of the lines that repeat, those are left out, and counted, that
 //! come while [`BACKLOG`] messages wait.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -42,8 +43,11 @@ pub(super) enum Message {
     Sample(Box<Sample>),
     /// Single events, for the recording.
     Events(EventLog),
-    /// What is live as of the last sample is to be kept, and shown; and why.
-    Snapshot(&'static str),
+    /// What is live as of the last sample is to be kept, and perhaps shown.
+    Snapshot {
+        cause: Cow<'static, str>,
+        is_shown: bool,
+    },
     /// So many repeating lines were left out here.
     LeftOut(u64),
     SuspendRefused,
@@ -147,9 +151,9 @@ impl Reporter {
         self.send(Message::Events(events));
     }
 
-    /// What was live at the last sample is kept as a snapshot, and shown.
-    pub(super) fn snapshot(&mut self, cause: &'static str) {
-        self.send(Message::Snapshot(cause));
+    /// What was live at the last sample is kept as a snapshot, and perhaps shown.
+    pub(super) fn snapshot(&mut self, cause: Cow<'static, str>, is_shown: bool) {
+        self.send(Message::Snapshot { cause, is_shown });
     }
 
     fn send_new_stacks(&mut self, source: &dyn Source) {

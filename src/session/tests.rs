@@ -18,6 +18,8 @@ use crate::unwind::ModuleTable;
 enum Step {
     /// A block of the same call stack expires, this many times.
     Expiries(u64),
+    /// Before each of so many calls of the first function that the user has named, a block is allocated.
+    Marks(u64),
     Notice(Notice),
     /// A signal arrives.
     Signal,
@@ -85,6 +87,14 @@ impl Source for Scripted {
                     sink.event(seconds(self.seconds), Event::Allocated { address, size: 1, stack: StackId(0) });
                 }
                 self.seconds += 11;
+            }
+            Some(Step::Marks(count)) => {
+                for _ in 0..count {
+                    self.addresses += 16;
+                    let address = self.addresses;
+                    sink.event(seconds(self.seconds), Event::Allocated { address, size: 1, stack: StackId(0) });
+                    sink.event(seconds(self.seconds), Event::Marked(0));
+                }
             }
             Some(Step::Notice(notice)) => self.notices.push(notice),
             Some(Step::Signal) => self.end.store(true, std::sync::atomic::Ordering::Relaxed),
@@ -190,6 +200,7 @@ fn config() -> Config {
         error_exit_code: None,
         keep: Keep::Nothing,
         interval: None,
+        snapshot_at: Vec::new(),
         quiet: false,
     }
 }
@@ -428,4 +439,23 @@ fn a_third_signal_does_not_wait_for_a_stuck_report() {
     impatient.join().expect("ended");
     let_go.send(()).expect("the report waits");
     assert!(matches!(&errors[..], [Error::CutShort]), "{errors:?}");
+}
+
+/// All in one look at the target, and more than are kept.
+#[test]
+fn each_call_of_a_named_function_is_a_snapshot_of_its_moment() {
+    let config = Config { keep: Keep::Whole, snapshot_at: vec!["mark".into()], ..config() };
+    let mut run = Run::new(vec![Step::Marks(7), Step::Marks(998), Step::Signal]);
+    let outcome = run.go(&config).expect("an ordinary end");
+    let recording = outcome.recording.expect("it is wanted");
+    let profile = crate::recording::replay(&recording, None).expect("a recording").into_profile(&mut |_| None);
+    assert_eq!(profile.snapshots.len(), marks::MOST);
+    for (calls, snapshot) in (1..).zip(&profile.snapshots) {
+        let live = Tally { count: calls, bytes: calls };
+        assert_eq!(
+            (snapshot.cause.as_str(), snapshot.moment.live, &snapshot.live[..]),
+            ("mark", live, &[(0, live)][..])
+        );
+    }
+    assert_eq!(profile.losses.into_iter().collect::<Vec<_>>(), [(Loss::SnapshotNotTaken, 5)]);
 }

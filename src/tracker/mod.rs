@@ -207,7 +207,7 @@ impl Tracker {
             }
             Event::UnknownFrees(count) => self.unknown_frees += count,
             Event::Resized(tally) => self.resized = self.resized.plus(tally),
-            Event::Idle => {}
+            Event::Idle | Event::Marked(_) => {}
             Event::Replaced => self.replaced(),
             Event::Lost(loss, count) => *self.losses.entry(loss).or_default() += count,
         }

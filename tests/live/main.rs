@@ -15,6 +15,7 @@ mod ground_truth;
 mod harness;
 mod hits;
 mod launch;
+mod marks;
 mod modules;
 mod options;
 mod programs;

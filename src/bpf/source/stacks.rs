@@ -27,10 +27,12 @@ fn is_what_was_mapped(file: &Metadata, mapping: &Mapping, since: u64) -> bool {
 impl<T: Tracer> BpfSource<T> {
     /// Numbers the stacks that the kernel has told of, and tells what was mapped and unmapped; all until a time of the kernel's.
     pub(super) fn take_records(&mut self, until: u64, sink: &mut dyn Sink) {
-        let Records { stacks, mappings } = std::mem::take(&mut *self.records.borrow_mut());
+        let Records { stacks, mappings, marks } = std::mem::take(&mut *self.records.borrow_mut());
         let (stacks, later_stacks): (Vec<_>, Vec<_>) = stacks.into_iter().partition(|&(time, _)| time <= until);
         let (mappings, later_mappings) = mappings.into_iter().partition(|&(time, _)| time <= until);
-        *self.records.borrow_mut() = Records { stacks: later_stacks, mappings: later_mappings };
+        let (marks, later_marks): (Vec<_>, Vec<_>) = marks.into_iter().partition(|&(time, _)| time <= until);
+        *self.records.borrow_mut() = Records { stacks: later_stacks, mappings: later_mappings, marks: later_marks };
+        self.marks.extend(marks.into_iter().map(|(_, number)| number));
         if !self.modules.knows_return_trampoline() && stacks.iter().any(|(_, record)| record.end == End::Gap) {
             // A target that is ending has nothing to look at any more.
             let _ = self.look_again();

@@ -1,6 +1,7 @@
 //! Sources with sizes of their own, on real processes.
 
 mod exactness;
+mod marks;
 mod shortage;
 
 use memleax_platform::NativeTracer;
@@ -31,8 +32,12 @@ fn attach(
     variants: &[Attachment],
     sizes: Sizes,
 ) -> Option<BpfSource<NativeTracer>> {
+    attach_as(&config(target, expire), variants, sizes)
+}
+
+fn config(target: &Process, expire: Duration) -> Config {
     let pid = Pid(target.pid().as_raw());
-    let config = Config {
+    Config {
         target: Target::Process(pid),
         limits: Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX },
         debug_file: None,
@@ -46,9 +51,14 @@ fn attach(
         error_exit_code: None,
         keep: Keep::Nothing,
         interval: None,
+        snapshot_at: Vec::new(),
         quiet: true,
-    };
-    match BpfSource::attach_with(pid, &config, NativeTracer::default(), Box::new(|_| None), variants, sizes) {
+    }
+}
+
+fn attach_as(config: &Config, variants: &[Attachment], sizes: Sizes) -> Option<BpfSource<NativeTracer>> {
+    let Target::Process(pid) = config.target else { unreachable!("a process is watched") };
+    match BpfSource::attach_with(pid, config, NativeTracer::default(), Box::new(|_| None), variants, sizes) {
         Err(error @ AttachError::Load { .. }) => {
             unable(&error.to_string());
             None

@@ -3,6 +3,7 @@
 use super::super::fake::{DATA, STATUS};
 use super::*;
 use crate::event::{CallId, Loss};
+use crate::source::Notice;
 
 #[test]
 fn a_pair_costs_three_stops_and_one_stack_read() {
@@ -227,4 +228,23 @@ fn a_call_whose_stack_is_unreadable_is_lost() {
     rig.trap(MAIN);
     rig.handle();
     assert_eq!(rig.events(), [Event::Lost(Loss::NoStack, 1)]);
+}
+
+#[test]
+fn a_function_that_the_user_has_named_is_told_of_between_what_comes_before_and_after() {
+    let markers = Markers::new(&["rest".into(), "malloc".into(), "call_fre".into()]);
+    let mut rig =
+        try_attach_with(Machine::new(), Settings { markers, ..settings() }).expect("a target that can be observed");
+    rig.call("call_malloc", &[64]);
+    assert_eq!(rig.call("rest", &[]), 1);
+    rig.call("call_free", &[BLOCK]);
+    let allocated = Event::Allocated { address: BLOCK, size: 64, stack: StackId(0) };
+    assert_eq!(rig.events(), [Event::Marked(1), allocated, Event::Marked(0), Event::Freed { address: BLOCK }]);
+    let warning = "no function call_fre yet: snapshots are taken at its calls once a library is loaded that has a symbol of that name; like it are call_free";
+    assert!(
+        rig.engine.notices.iter().any(|notice| matches!(notice, Notice::Warning(text) if text.starts_with(warning))),
+        "{:?}",
+        rig.engine.notices
+    );
+    rig.detach(&[TARGET]);
 }

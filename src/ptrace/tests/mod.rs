@@ -13,6 +13,7 @@ use super::AttachError;
 use super::engine::{Engine, Now, Settings};
 use super::fake::{MAIN, Machine, RESULT, Ran, TARGET};
 use crate::event::{Event, Sink, StackId, Timestamp, Totals};
+use crate::marker::Markers;
 use crate::source::Progress;
 
 const BLOCK: u64 = 0xb10c0;
@@ -39,11 +40,15 @@ struct Rig {
 }
 
 fn settings() -> Settings {
-    Settings { pid: TARGET, depth: 16, mmap: false }
+    Settings { pid: TARGET, depth: 16, mmap: false, markers: Markers::default() }
 }
 
 fn try_attach(machine: Machine) -> Result<Rig, AttachError> {
-    let engine = Engine::attach(machine, settings(), Box::new(|_| None))?;
+    try_attach_with(machine, settings())
+}
+
+fn try_attach_with(machine: Machine, settings: Settings) -> Result<Rig, AttachError> {
+    let engine = Engine::attach(machine, settings, Box::new(|_| None))?;
     let mut rig = Rig { engine, recorder: Recorder::default(), clock: 0, progress: Progress::Running };
     let mut now = Now { at: Timestamp(0), sink: &mut rig.recorder };
     rig.engine.resume_halted(&mut now).expect("a live target");

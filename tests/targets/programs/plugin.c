@@ -33,3 +33,12 @@ void *rpmalloc(size_t size) {
     return malloc(size);
 }
 #endif
+
+#ifdef MARK
+/* A moment that is worth a snapshot. */
+__attribute__((visibility("default"), noinline)) void late_mark(void);
+
+void late_mark(void) {
+    __asm__ volatile("" ::: "memory");
+}
+#endif
