@@ -46,7 +46,7 @@ fn reported(report: &Report) -> Ledger {
     ledger
 }
 
-/// Only ptrace follows forks.
+/// Only ptrace follows forks; `scripts/test.sh` leaves these tests out where they are for another backend.
 fn can_follow() -> bool {
     Backend::under_test() == Backend::Ptrace
 }
