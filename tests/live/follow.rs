@@ -158,8 +158,8 @@ fn an_end_before_the_last_child_s() {
     });
     let child = child.parse().expect("a pid");
     assert_eq!(tracer_of(child), launched.memleax.id());
-    launched.memleax.send("exit 5");
     let program = launched.program();
+    launched.memleax.send("exit 5");
     while fs::read_to_string(format!("/proc/{program}/stat")).is_ok() {
         std::thread::yield_now();
     }
