@@ -13,7 +13,7 @@ of_one_backend='backend follow harness hits tracing uprobes'
 
 # Over FreeBSD's rules (platform/shim) these are otherwise, or not there:
 # the target dies when memleax is killed by SIGKILL,
-otherwise_on_freebsd='safety::sigkill safety::counts_are_right_after_a_sigkill children::forks_while_memleax_is_killed
+otherwise_on_freebsd='safety::sigkill safety::counts_are_right_after_a_sigkill recordings::killed children::forks_while_memleax_is_killed
     signals::own_traps_after_a_sigkill signals::trap_blocked_and_memleax_killed options::report_to_a_file'
 # the kernel takes the block of SIGTRAP away, and does not tell the parent that a traced process stopped,
 otherwise_on_freebsd="$otherwise_on_freebsd signals::trap_blocked programs::redis

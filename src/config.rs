@@ -90,6 +90,8 @@ pub struct Config {
     pub backend: Backend,
     /// `--duration`: stop after this time.
     pub duration: Option<Duration>,
+    /// `--by-thread`: tell call stacks of different threads apart.
+    pub by_thread: bool,
     /// `--mmap`: track anonymous mappings, too.
     pub mmap: bool,
     /// `--color`.

@@ -28,6 +28,8 @@ pub enum FrameKind {
     Exact,
     /// The instruction after a call: names and lines are those of the byte before.
     ReturnAddress,
+    /// No code: beyond the outermost caller, the id of the thread (`--by-thread`).
+    Thread,
 }
 
 /// One frame of a call stack, kept relative to its module so that it survives the module's unloading.

@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::event::{Backtrace, StackId};
 
@@ -12,6 +12,8 @@ use crate::event::{Backtrace, StackId};
 pub struct StackTable {
     backtraces: Vec<Backtrace>,
     index: HashTable<u32>,
+    /// Names of threads that stacks end with, as they were when first met.
+    threads: FxHashMap<u32, Option<String>>,
 }
 
 impl StackTable {
@@ -29,6 +31,17 @@ impl StackTable {
         self.index.insert_unique(hash, id, |&id| FxBuildHasher.hash_one(&backtraces[id as usize]));
         self.backtraces.push(backtrace.clone());
         StackId(id)
+    }
+
+    /// Notes a thread that stacks are going to end with; `name` is asked once for each.
+    pub fn meet_thread(&mut self, tid: u32, name: impl FnOnce() -> Option<String>) {
+        self.threads.entry(tid).or_insert_with(name);
+    }
+
+    /// The name of a thread, if it was known.
+    #[must_use]
+    pub fn thread_name(&self, tid: u32) -> Option<&str> {
+        self.threads.get(&tid)?.as_deref()
     }
 
     /// The backtrace of an id that [`intern`](Self::intern) gave.

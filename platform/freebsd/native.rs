@@ -8,7 +8,7 @@ use libc::{c_char, c_int, c_void};
 
 use crate::freebsd::abi::{self, IoDescriptor, RemoteCall};
 use crate::freebsd::{FreebsdTracer, Name, Request, Sys};
-use crate::{Error, Host, Pid};
+use crate::{Error, Host, Pid, Tid};
 
 pub use crate::freebsd::RootDirectory;
 
@@ -32,6 +32,12 @@ pub fn host() -> Host {
 #[must_use]
 pub fn command_line(pid: Pid) -> Vec<String> {
     crate::freebsd::command_line(&mut NativeSys, pid)
+}
+
+/// The name of a thread: not asked for here, where ids must do.
+#[must_use]
+pub fn thread_name(_: Pid, _: Tid) -> Option<String> {
+    None
 }
 
 /// Whether a process may be traced, without beginning to.

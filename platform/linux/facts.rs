@@ -17,6 +17,13 @@ pub fn command_line(pid: Pid) -> Vec<String> {
     crate::process::words(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
 }
 
+/// The name of a thread (`comm`); `None` if it is no more.
+#[must_use]
+pub fn thread_name(pid: Pid, tid: Tid) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
 impl LinuxTracer {
     /// See [`Tracer::facts`](crate::Tracer::facts).
     pub(super) fn read_facts(&self, pid: Pid) -> Result<ProcessFacts, Error> {

@@ -29,7 +29,7 @@ mod trap_mask;
 mod wait;
 mod watch;
 
-pub use facts::command_line;
+pub use facts::{command_line, thread_name};
 pub use hash_map::read_hash_map;
 pub use host::{check_access, host};
 pub use privileges::{Privilege, is_confined};

@@ -38,6 +38,14 @@ pub(super) struct FilterArguments {
     #[arg(long, help_heading = HEADING, value_name = "REGEX")]
     exclude_file: Vec<String>,
 
+    /// Show call stacks only of threads whose id or name matches this expression, in runs made with --by-thread; may be repeated
+    #[arg(long, help_heading = HEADING, value_name = "REGEX")]
+    include_thread: Vec<String>,
+
+    /// Leave out call stacks of threads whose id or name matches this expression; may be repeated
+    #[arg(long, help_heading = HEADING, value_name = "REGEX")]
+    exclude_thread: Vec<String>,
+
     /// Leave out what is in a file of known leaks, in LeakSanitizer's or valgrind's syntax; may be repeated
     #[arg(long, help_heading = HEADING, value_name = "FILE", value_hint = ValueHint::FilePath)]
     suppressions: Vec<PathBuf>,
@@ -93,6 +101,8 @@ impl FilterArguments {
         FilterOptions {
             include_functions: self.include_function,
             exclude_functions: self.exclude_function,
+            include_threads: self.include_thread,
+            exclude_threads: self.exclude_thread,
             include_modules: self.include_module,
             exclude_modules: self.exclude_module,
             include_files: self.include_file,

@@ -63,6 +63,10 @@ pub(super) struct WatchArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     error_exitcode: Option<u8>,
 
+    /// Tell call stacks of different threads apart, by ptrace; needed for --include-thread
+    #[arg(long)]
+    by_thread: bool,
+
     /// Track anonymous memory mappings, too (mmap, mremap, munmap by way of the C library)
     #[arg(long)]
     mmap: bool,
@@ -118,6 +122,7 @@ impl WatchArguments {
             duration: self.duration,
             interval: self.interval,
             snapshot_at: self.snapshot_at,
+            by_thread: self.by_thread,
             mmap: self.mmap,
             color: self.color.into(),
             follow_forks: self.follow_forks,

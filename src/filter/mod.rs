@@ -27,6 +27,10 @@ pub struct FilterOptions {
     pub include_functions: Vec<String>,
     /// A call stack is not shown if one of its functions matches one of these.
     pub exclude_functions: Vec<String>,
+    /// The same with the thread, `[thread 4322 worker]`, of runs made with `--by-thread`.
+    pub include_threads: Vec<String>,
+    /// The same.
+    pub exclude_threads: Vec<String>,
     /// The same with the paths of modules.
     pub include_modules: Vec<String>,
     /// The same.
@@ -76,6 +80,7 @@ fn reason(error: &regex::Error) -> String {
 pub struct Filters {
     options: FilterOptions,
     functions: Names,
+    threads: Names,
     modules: Names,
     files: Names,
     sizes: (u64, u64),
@@ -98,6 +103,7 @@ impl Default for Filters {
         Filters {
             options: FilterOptions::default(),
             functions: none(),
+            threads: none(),
             modules: none(),
             files: none(),
             sizes: (0, u64::MAX),
@@ -167,6 +173,7 @@ impl Filters {
         Ok(Filters {
             options: options.clone(),
             functions: Names::new(&options.include_functions, &options.exclude_functions)?,
+            threads: Names::new(&options.include_threads, &options.exclude_threads)?,
             modules: Names::new(&options.include_modules, &options.exclude_modules)?,
             files: Names::new(&options.include_files, &options.exclude_files)?,
             sizes: (options.min_size.unwrap_or(0), options.max_size.unwrap_or(u64::MAX)),
@@ -199,7 +206,13 @@ impl Filters {
         let keeps_modules =
             self.modules.is_empty() || self.modules.keep(stack.frames.iter().map(|frame| frame.module.as_str()));
         let keeps_files = self.files.is_empty() || self.files.keep(stack.calls().filter_map(|call| call.file()));
-        if keeps_functions && keeps_modules && keeps_files { Verdict::Shown } else { Verdict::Filtered }
+        let threads = stack.frames.iter().filter_map(|frame| frame.thread());
+        let keeps_threads = self.threads.is_empty() || self.threads.keep(threads);
+        if keeps_functions && keeps_threads && keeps_modules && keeps_files {
+            Verdict::Shown
+        } else {
+            Verdict::Filtered
+        }
     }
 
     /// Names a suppression: `The suppression leak:x (file:3)`.

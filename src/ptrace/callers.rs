@@ -44,10 +44,12 @@ pub(super) struct Callers {
     /// How much of the stack the last unwinding from the same function and stack pointer needed.
     windows: Box<[u32; WINDOWS]>,
     depth: usize,
+    /// Stacks of different threads are different.
+    by_thread: bool,
 }
 
 impl Callers {
-    pub(super) fn new(depth: usize) -> Self {
+    pub(super) fn new(depth: usize, by_thread: bool) -> Self {
         Callers {
             table: StackTable::default(),
             known: HashTable::new(),
@@ -56,6 +58,7 @@ impl Callers {
             #[allow(clippy::cast_possible_truncation)]
             windows: Box::new([FIRST_WINDOW as u32; WINDOWS]),
             depth: depth.max(1),
+            by_thread,
         }
     }
 
@@ -98,6 +101,12 @@ impl Callers {
             #[allow(clippy::cast_possible_truncation)]
             let window = needed.next_multiple_of(WINDOW_STEP).min(LARGEST_WINDOW) as u32;
             self.windows[key] = window;
+        }
+        if self.by_thread {
+            let tid = stop.tid.0.unsigned_abs();
+            self.raw.thread = Some(tid);
+            let name = || memleax_platform::thread_name(stop.pid, stop.tid);
+            self.table.meet_thread(tid, name);
         }
         Ok(Caller { stack: self.number(modules), return_address })
     }

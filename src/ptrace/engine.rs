@@ -42,6 +42,8 @@ pub(super) struct Settings {
     pub(super) pid: Pid,
     /// Longest backtrace, the allocator's frame included.
     pub(super) depth: usize,
+    /// Tell call stacks of different threads apart.
+    pub(super) by_thread: bool,
     /// Observe `mmap` and its kin, too.
     pub(super) mmap: bool,
     /// Functions whose calls are told of.
@@ -97,7 +99,7 @@ impl<T: Tracer> Engine<T> {
     pub(super) fn new(tracer: T, settings: Settings, debug_files: DebugFiles) -> Self {
         Engine {
             tracer,
-            callers: Callers::new(settings.depth),
+            callers: Callers::new(settings.depth, settings.by_thread),
             settings,
             breakpoints: Breakpoints::default(),
             slots: Slots::default(),

@@ -81,7 +81,13 @@ impl<T: Tracer> PtraceSource<T> {
     }
 
     fn settings(pid: Pid, config: &Config) -> Settings {
-        Settings { pid, depth: config.depth, mmap: config.mmap, markers: Markers::new(&config.snapshot_at) }
+        Settings {
+            pid,
+            depth: config.depth,
+            by_thread: config.by_thread,
+            mmap: config.mmap,
+            markers: Markers::new(&config.snapshot_at),
+        }
     }
 
     /// What observing has cost so far.

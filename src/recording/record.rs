@@ -72,7 +72,8 @@ pub(super) struct FramesRecord {
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
 pub(super) struct FrameRecord {
     pub(super) module: Option<u32>,
-    pub(super) is_return_address: bool,
+    /// See [`KINDS`].
+    pub(super) kind: u8,
     /// As [`Frame::address`].
     pub(super) address: u64,
 }
@@ -187,6 +188,9 @@ pub(super) enum EventRecord {
 }
 
 /// By their numbers in the file.
+pub(super) const KINDS: [FrameKind; 3] = [FrameKind::Exact, FrameKind::ReturnAddress, FrameKind::Thread];
+
+/// By their numbers in the file.
 pub(super) const ENDINGS: [Ending; 7] = [
     Ending::Complete,
     Ending::DepthLimit,
@@ -242,7 +246,7 @@ impl From<&Frame> for FrameRecord {
     fn from(frame: &Frame) -> Self {
         FrameRecord {
             module: frame.module.map(|module| module.0),
-            is_return_address: frame.kind == FrameKind::ReturnAddress,
+            kind: number_of(&KINDS, &frame.kind),
             address: frame.address,
         }
     }
@@ -252,7 +256,7 @@ impl From<FrameRecord> for Frame {
     fn from(record: FrameRecord) -> Self {
         Frame {
             module: record.module.map(ModuleId),
-            kind: if record.is_return_address { FrameKind::ReturnAddress } else { FrameKind::Exact },
+            kind: KINDS.get(usize::from(record.kind)).copied().unwrap_or(FrameKind::Exact),
             address: record.address,
         }
     }

@@ -18,11 +18,18 @@ use crate::symbol::{Function, NamedFrame, NamedStack};
 pub(super) fn write(stack: &NamedStack, output: &mut dyn Write) -> io::Result<()> {
     let mut reached_main = false;
     for frame in &stack.frames {
+        if let Some(thread) = frame.thread() {
+            writeln!(output, "    {}", Printable(thread))?;
+            continue;
+        }
         write_frame(frame, output)?;
         reached_main = frame.functions.last().is_some_and(|function| function.name == "main");
         if reached_main {
             break;
         }
+    }
+    if let Some(thread) = stack.frames.last().filter(|_| reached_main).and_then(|frame| frame.thread()) {
+        writeln!(output, "    {}", Printable(thread))?;
     }
     if stack.by_frame_pointer {
         write_remark(wording::BY_FRAME_POINTER, output)?;

@@ -84,6 +84,10 @@ enum Choice {
 fn by_choice(pid: Pid, config: &Config) -> Result<Choice, Error> {
     let is_full = matches!(config.keep, Keep::File { full: true, .. });
     match config.backend {
+        Backend::Auto if config.by_thread => Ok(Choice::Ptrace("ptrace, as only it tells threads apart (--by-thread)".into())),
+        Backend::Bpf if config.by_thread => Err(Error::Refused(
+            "cannot tell threads apart by bpf, whose books are by call stack: use --backend=ptrace, or leave out --by-thread".into(),
+        )),
         Backend::Auto if is_full => Ok(Choice::Ptrace("ptrace, as only it tells single events (--full)".into())),
         Backend::Bpf if is_full => Err(Error::Refused(
             "cannot record single events by bpf, whose programs count inside the kernel: use --backend=ptrace, or leave out --full"

@@ -106,6 +106,7 @@ impl Printer {
                 }
                 self.report.notice(&notice)?;
             }
+            Message::Thread(tid, name) => self.names.symbolizer.name_thread(tid, &name),
             Message::Stack(id, backtrace) => {
                 self.recorder.stack(id, &backtrace);
                 self.names.stacks.insert(id, backtrace);

@@ -19,7 +19,7 @@ use rustc_hash::FxHashSet;
 use super::Error;
 use super::printer::{self, Subject};
 use super::recorder::Plan;
-use crate::event::{Backtrace, StackId};
+use crate::event::{Backtrace, FrameKind, StackId};
 use crate::recording::{EventLog, Sample};
 use crate::report::End;
 use crate::source::{Notice, Source};
@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 pub(super) enum Message {
     /// The modules that frames name from now on.
     Modules(ModuleTable),
+    /// The name of a thread that later call stacks end with.
+    Thread(u32, String),
     /// A call stack that later messages name.
     Stack(StackId, Backtrace),
     Notice(Notice),
@@ -77,6 +79,7 @@ pub(super) struct Reporter {
     quiet: bool,
     modules_sent: usize,
     stacks_sent: FxHashSet<StackId>,
+    threads_sent: FxHashSet<u32>,
     /// All before this one are sent.
     next_stack: u32,
     left_out: u64,
@@ -107,7 +110,18 @@ impl Reporter {
             }
         })?;
         let stacks_sent = FxHashSet::default();
-        Ok(Self { messages, ended, shared, thread, quiet, modules_sent, stacks_sent, next_stack: 0, left_out: 0 })
+        Ok(Self {
+            messages,
+            ended,
+            shared,
+            thread,
+            quiet,
+            modules_sent,
+            stacks_sent,
+            threads_sent: FxHashSet::default(),
+            next_stack: 0,
+            left_out: 0,
+        })
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -212,7 +226,15 @@ impl Reporter {
             self.modules_sent = modules.len();
             self.send(Message::Modules(modules.clone()));
         }
-        self.send(Message::Stack(id, source.stacks().get(id).clone()));
+        let backtrace = source.stacks().get(id).clone();
+        if let Some(frame) = backtrace.frames.last().filter(|frame| frame.kind == FrameKind::Thread)
+            && let Ok(tid) = u32::try_from(frame.address)
+            && self.threads_sent.insert(tid)
+            && let Some(name) = source.stacks().thread_name(tid)
+        {
+            self.send(Message::Thread(tid, name.to_owned()));
+        }
+        self.send(Message::Stack(id, backtrace));
     }
 
     /// A thread that has ended takes no message; [`wait`](Self::wait) tells why it did.

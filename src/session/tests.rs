@@ -193,6 +193,7 @@ fn config() -> Config {
         depth: 50,
         backend: Backend::Auto,
         duration: None,
+        by_thread: false,
         mmap: false,
         live: LiveForm::Text,
         color: Color::Never,

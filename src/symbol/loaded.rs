@@ -70,7 +70,7 @@ impl Loaded {
     /// The functions at `address`, innermost inlined first.
     pub(super) fn functions(&self, address: u64, kind: FrameKind, search: &Search) -> Vec<Function> {
         let probe = match kind {
-            FrameKind::Exact => address,
+            FrameKind::Exact | FrameKind::Thread => address,
             FrameKind::ReturnAddress => address.saturating_sub(1),
         };
         let symbol = self.symbols.find(probe);

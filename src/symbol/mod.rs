@@ -29,7 +29,7 @@ use rustc_hash::FxHashMap;
 pub use debug_file::{DebugFile, DebugFileError};
 pub use finder::DebugFileFinder;
 
-use crate::event::{Ending, Frame, ModuleId};
+use crate::event::{Ending, Frame, FrameKind, ModuleId};
 use crate::unwind::{Image, Module, ModuleTable};
 use demangle::printable;
 use loaded::Loaded;
@@ -65,7 +65,18 @@ pub struct NamedFrame {
     pub functions: Vec<Function>,
 }
 
+/// How the names of threads begin where they stand for frames.
+const THREAD: &str = "[thread ";
+
 impl NamedFrame {
+    /// The thread that it stands for, if it does: `[thread 4322 worker]`.
+    #[must_use]
+    pub fn thread(&self) -> Option<&str> {
+        // Code in no file has no names.
+        let name = &self.functions.first().filter(|_| self.module.is_empty())?.name;
+        name.starts_with(THREAD).then_some(name)
+    }
+
     fn without_functions(frame: &Frame, module: Option<&Module>) -> Self {
         Self {
             address: module.map_or(frame.address, |module| module.run_time_address(frame.address)),
@@ -120,6 +131,7 @@ pub struct Symbolizer {
     loaded: Vec<(Arc<Module>, Loaded)>,
     by_module: FxHashMap<ModuleId, usize>,
     named: FxHashMap<Frame, Arc<NamedFrame>>,
+    threads: FxHashMap<u64, String>,
 }
 
 impl Symbolizer {
@@ -132,6 +144,7 @@ impl Symbolizer {
             loaded: Vec::new(),
             by_module: FxHashMap::default(),
             named: FxHashMap::default(),
+            threads: FxHashMap::default(),
         }
     }
 
@@ -139,6 +152,9 @@ impl Symbolizer {
     pub fn name(&mut self, frame: &Frame, modules: &ModuleTable) -> Arc<NamedFrame> {
         if let Some(named) = self.named.get(frame) {
             return Arc::clone(named);
+        }
+        if frame.kind == FrameKind::Thread {
+            return Arc::new(self.thread(frame.address));
         }
         let named = Arc::new(match frame.module {
             Some(id) => self.name_in(frame, modules.get(id)),
@@ -148,9 +164,26 @@ impl Symbolizer {
         named
     }
 
+    /// Names a thread for frames that stand for it.
+    pub fn name_thread(&mut self, tid: u32, name: &str) {
+        self.threads.insert(tid.into(), printable(name.to_owned()));
+    }
+
+    fn thread(&self, tid: u64) -> NamedFrame {
+        let name = match self.threads.get(&tid) {
+            Some(name) => format!("{THREAD}{tid} {name}]"),
+            None => format!("{THREAD}{tid}]"),
+        };
+        let function = Function { name, raw: String::new(), offset: None, file: None, line: None, inlined: false };
+        NamedFrame { address: tid, module: String::new(), offset: tid, functions: vec![function] }
+    }
+
     /// The same at once: a frame that was not named before has its module and address only.
     #[must_use]
     pub fn name_if_known(&self, frame: &Frame, modules: &ModuleTable) -> Arc<NamedFrame> {
+        if frame.kind == FrameKind::Thread {
+            return Arc::new(self.thread(frame.address));
+        }
         self.named.get(frame).cloned().unwrap_or_else(|| {
             let module = frame.module.map(|id| modules.get(id));
             Arc::new(NamedFrame::without_functions(frame, module.map(Arc::as_ref)))

@@ -21,11 +21,13 @@ pub struct RawBacktrace {
     pub ending: Ending,
     /// See [`Backtrace::by_frame_pointer`].
     pub by_frame_pointer: bool,
+    /// The thread, if stacks of different threads are to be told apart.
+    pub thread: Option<u32>,
 }
 
 impl Default for RawBacktrace {
     fn default() -> Self {
-        RawBacktrace { frames: Vec::new(), ending: Ending::UnknownCode, by_frame_pointer: false }
+        RawBacktrace { frames: Vec::new(), ending: Ending::UnknownCode, by_frame_pointer: false, thread: None }
     }
 }
 
@@ -35,6 +37,7 @@ impl RawBacktrace {
         self.frames.clear();
         self.frames.push(RawFrame { pc, kind: FrameKind::Exact });
         self.by_frame_pointer = false;
+        self.thread = None;
     }
 
     /// The same, relative to the modules that are mapped now.
@@ -43,7 +46,7 @@ impl RawBacktrace {
         let frames = self.frames.iter().map(|frame| {
             // A call that never returns may be the last instruction of its module's segment.
             let within = match frame.kind {
-                FrameKind::Exact => frame.pc,
+                FrameKind::Exact | FrameKind::Thread => frame.pc,
                 FrameKind::ReturnAddress => frame.pc.wrapping_sub(1),
             };
             match modules.lookup(within) {
@@ -62,6 +65,8 @@ impl RawBacktrace {
             backtrace.frames.pop();
             backtrace.ending = Ending::HiddenByProbe;
         }
+        let thread = |tid: u32| Frame { module: None, kind: FrameKind::Thread, address: tid.into() };
+        backtrace.frames.extend(self.thread.map(thread));
         backtrace
     }
 }

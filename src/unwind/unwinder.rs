@@ -229,7 +229,7 @@ impl Live {
     /// The module of a frame, and the address to look up in it: a call may be the last instruction of its function.
     fn find(&self, frame: RawFrame) -> Option<(&Unwindable, u64)> {
         let lookup = match frame.kind {
-            FrameKind::Exact => frame.pc,
+            FrameKind::Exact | FrameKind::Thread => frame.pc,
             FrameKind::ReturnAddress => frame.pc.wrapping_sub(1),
         };
         let after = self.spans.partition_point(|(range, _)| range.start <= lookup);

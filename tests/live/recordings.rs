@@ -214,3 +214,46 @@ fn no_room_for_the_recording() {
     target.ask("go 1");
     target.quit();
 }
+
+/// What each thread leaks by the call site that all share is told by thread, and can be shown of one.
+#[test]
+fn threads_apart() {
+    if !may_trace() {
+        return;
+    }
+    if Backend::under_test() == Backend::Bpf {
+        let target = Target::c("blocks").start();
+        let (status, message) = memleax_fails(&["--backend", "bpf", "--by-thread", &target.id().to_string()]);
+        assert_eq!(status, 1);
+        assert!(message.contains("cannot tell threads apart by bpf"), "{message}");
+        target.quit();
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("run.memleax");
+    let mut target = Target::c("threads").flags(&["-pthread"]).start();
+    let mut monitor = record(&target, &file, &["--by-thread"]);
+    let truth = target.truth("go 5");
+    monitor.wait_for_leaks(truth.blocks());
+    monitor.interrupt();
+    target.quit();
+    let shared = |options: &[&str]| {
+        let json = json(&file, options);
+        assert_eq!(json["run"]["backend"], "ptrace");
+        live_sites(&json).into_iter().filter(|(functions, _)| functions.contains("leak_shared")).collect::<Vec<_>>()
+    };
+    let all = shared(&[]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all.iter().all(|(_, live)| live.0 == 5), "{all:?}");
+    let thread = |functions: &str| {
+        functions.split("[thread ").nth(1).expect("a thread").split([' ', ']']).next().map(str::to_owned)
+    };
+    let first = thread(&all[0].0).expect("its id");
+    // FreeBSD's threads are told by their ids.
+    let name = if Backend::under_test() == Backend::FreebsdShim { "" } else { " threads" };
+    assert!(all[0].0.ends_with(&format!("[thread {first}{name}]\"")), "{all:?}");
+    assert_eq!(shared(&["--include-thread", &format!(r"thread {first}\b")]), all[..1]);
+    assert_eq!(shared(&["--exclude-thread", &format!(r"thread {first}\b")]), all[1..]);
+    let text = String::from_utf8(report(&file, &["--include-thread", &first])).expect("UTF-8");
+    assert!(text.contains(&format!("    [thread {first}{name}]\n")), "{text}");
+}

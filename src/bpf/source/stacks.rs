@@ -108,7 +108,8 @@ impl<T: Tracer> BpfSource<T> {
             },
         };
         let frames = entry.into_iter().chain(frames).collect();
-        RawBacktrace { frames, ending, by_frame_pointer: record.by_frame_pointer }.to_backtrace(&self.modules)
+        RawBacktrace { frames, ending, by_frame_pointer: record.by_frame_pointer, thread: None }
+            .to_backtrace(&self.modules)
     }
 
     /// Lets the modules be those of the time of a record, if it may be about others than are mapped now. `shown` is the state of the

@@ -44,6 +44,7 @@ fn config(target: &Process, expire: Duration) -> Config {
         depth: DEPTH,
         backend: Backend::Bpf,
         duration: None,
+        by_thread: false,
         mmap: false,
         live: LiveForm::Text,
         color: Color::Never,

@@ -40,7 +40,7 @@ struct Rig {
 }
 
 fn settings() -> Settings {
-    Settings { pid: TARGET, depth: 16, mmap: false, markers: Markers::default() }
+    Settings { pid: TARGET, depth: 16, by_thread: false, mmap: false, markers: Markers::default() }
 }
 
 fn try_attach(machine: Machine) -> Result<Rig, AttachError> {
