@@ -292,6 +292,9 @@ from_npm='@firefox-devtools/profiler-cli@0.10.0'
 from_crates='inferno@0.12.8'
 install_consumers() {
     consumers=${CARGO_TARGET_DIR:-target}/consumers
+    # As cargo marks a target directory, if it is cargo that makes it; tests look for that.
+    mkdir -p "${consumers%/*}"
+    [ -e "${consumers%/*}/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"${consumers%/*}/CACHEDIR.TAG"
     [ "$(cat "$consumers/installed" 2>/dev/null)" != "$from_pypi $from_npm $from_crates" ] || return 0
     say "installing from PyPI, npm and crates.io into $consumers: $from_pypi $from_npm $from_crates"
     # shellcheck disable=SC2086
