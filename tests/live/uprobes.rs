@@ -204,18 +204,21 @@ fn three_million_live_blocks() {
     if !may_probe() {
         return;
     }
-    let program = Target::c("blocks").build();
-    let mut target = program.start();
-    let mut monitor = Monitor::attach(&target, &["--backend", "bpf", "--expired-blocks", "10000000"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("run.json").display().to_string();
+    let mut target = Target::c("blocks").start();
+    // Whether blocks expire before they are freed is not to matter: that mutes the live lines.
+    let options = ["--expire", "1h", "--format", "json", "--output", &file];
+    let monitor = Monitor::attach(&target, &[&BPF[..], &options].concat());
     target.ask("keep 3000000");
     target.ask("free 1000000");
     let truth = target.truth("keep 1000000");
     assert_eq!(truth.blocks(), 3_000_000);
-    monitor.wait_for_leaks(truth.blocks());
-    let symbols = program_symbols(&program, &target);
-    let report = monitor.interrupt();
-    assert_truth(&report, &truth, &symbols);
-    assert!(!report.says("not kept"), "{report:?}");
+    monitor.interrupt();
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    let bytes: u64 = truth.sites.iter().map(|site| site.bytes).sum();
+    assert_eq!(told["totals"]["live"], serde_json::json!({ "count": 3_000_000, "bytes": bytes }));
+    assert_eq!((&told["losses"], &told["unknown_frees"]), (&serde_json::json!([]), &serde_json::json!(0)));
     target.quit();
 }
 
