@@ -62,12 +62,12 @@ impl Callers {
         }
     }
 
-    /// The stacks seen so far.
     /// The table itself, at the end.
     pub(super) fn into_table(self) -> StackTable {
         self.table
     }
 
+    /// The stacks seen so far.
     pub(super) fn table(&self) -> &StackTable {
         &self.table
     }

@@ -39,14 +39,21 @@ pub enum Storage {
 }
 
 impl Storage {
-    /// A new file, in the place of an old one.
+    /// A file to be written; what is in it stays until a recording begins.
     ///
     /// # Errors
     /// Those of `open(2)`.
     pub fn create(path: &Path) -> io::Result<Storage> {
         let is_stream = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-        let file = OpenOptions::new().write(true).read(!is_stream).create(true).truncate(!is_stream).open(path)?;
+        let file = OpenOptions::new().write(true).read(!is_stream).create(true).truncate(false).open(path)?;
         Ok(Storage::File { path: path.to_owned(), file, is_stream })
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        match self {
+            Storage::File { file, is_stream: false, .. } => file.set_len(0),
+            Storage::File { .. } | Storage::Memory(_) => Ok(()),
+        }
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {
@@ -128,6 +135,7 @@ impl Writer {
     /// # Errors
     /// Those of the file.
     pub fn begin(mut storage: Storage, limit: u64, begin: Begin) -> io::Result<Writer> {
+        storage.clear()?;
         storage.write_all(&chunk::header())?;
         let length = chunk::HEADER as u64;
         let mut writer = Writer {

@@ -187,6 +187,12 @@ fn files_that_cannot_be() {
         )
     );
     assert_eq!(tracer_of(target.id()), 0);
+    // An older recording outlives a process that cannot be watched.
+    let folder = tempfile::tempdir().expect("a folder");
+    let older = folder.path().join("older.memleax");
+    std::fs::write(&older, "older").expect("a file");
+    let (status, _) = memleax_fails(&["record", "-o", &older.display().to_string(), "1073741823"]);
+    assert_eq!((status, std::fs::read(&older).expect("a file")), (1, b"older".to_vec()));
     let (status, message) = memleax_fails(&["report", "/bin/true"]);
     assert_eq!(status, 1);
     assert!(message.contains("it is no recording of memleax"), "{message}");
