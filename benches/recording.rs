@@ -61,7 +61,7 @@ fn record(path: &Path) -> io::Result<Duration> {
             writing += began.elapsed();
         }
     }
-    writer.sample(&Sample::take_last(&mut tracker))?;
+    writer.sample(&Sample::take_last(&mut tracker, Vec::new()))?;
     writer.end(Timestamp(EVENTS * NANOSECONDS), "The process ended with status 0.")?;
     Ok(writing)
 }

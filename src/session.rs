@@ -345,7 +345,7 @@ fn watch(
     match &mut log {
         Some(log) => reporter.events(log.take(), source),
         None => {
-            let mut sample = Sample::take_last(&mut tracker);
+            let mut sample = Sample::take_last(&mut tracker, source.ages());
             if !source.tells_events() {
                 sample.blocks = source.notable_blocks();
             }

@@ -2,7 +2,9 @@
 
 use memleax_platform::{ExitStatus, Pid};
 
+use crate::event::StackId;
 pub use crate::event::{HookedModule, Notice, Sink};
+use crate::histogram::Histogram;
 use crate::notable::KnownBlock;
 use crate::stack::StackTable;
 use crate::unwind::ModuleTable;
@@ -68,6 +70,11 @@ pub trait Source {
 
     /// Of a source that counts itself: some of the largest and of the oldest live blocks, at its last look.
     fn notable_blocks(&self) -> Vec<KnownBlock> {
+        Vec::new()
+    }
+
+    /// Of a source that counts itself: how old the live blocks were at its last look, in seconds, by call stack, ascending.
+    fn ages(&self) -> Vec<(StackId, Histogram)> {
         Vec::new()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::layout::{Site, bucket};
 use crate::event::{StackId, Tally, Timestamp, Totals};
+use crate::histogram::Histogram;
 use crate::notable::{KnownBlock, Notable};
 
 /// A live block as the kernel keeps it.
@@ -27,24 +28,30 @@ struct Living {
     last_expired: (u64, u64),
 }
 
+/// In a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
 /// How many of the largest live blocks, and of the oldest, are told one by one.
 const NOTABLE: usize = 100;
 
 /// What one look at all live blocks found, by site.
 #[derive(Debug)]
 pub(super) struct Census {
+    /// When it is taken.
+    now: u64,
     living: Vec<Living>,
+    /// In seconds.
+    ages: Vec<Histogram>,
     /// Sites stand for stacks, and times are the kernel's.
     notable: Notable,
 }
 
-impl Default for Census {
-    fn default() -> Self {
-        Census { living: Vec::new(), notable: Notable::new(NOTABLE) }
-    }
-}
-
 impl Census {
+    /// One of the time `now`, of the kernel's monotonic clock.
+    pub(super) fn new(now: u64) -> Self {
+        Census { now, living: Vec::new(), ages: Vec::new(), notable: Notable::new(NOTABLE) }
+    }
+
     /// Counts a block; it has expired if it is from `expired_until` or before.
     pub(super) fn add(&mut self, block: LiveBlock, expired_until: u64) {
         if let Ok(site) = u32::try_from(block.site) {
@@ -54,7 +61,9 @@ impl Census {
         let Ok(index) = usize::try_from(block.site) else { return };
         if index >= self.living.len() {
             self.living.resize(index + 1, Living::default());
+            self.ages.resize(index + 1, Histogram::default());
         }
+        self.ages[index].add(self.now.saturating_sub(block.time) / NANOSECONDS);
         let living = &mut self.living[index];
         living.oldest = Some(living.oldest.map_or(block.time, |oldest| oldest.min(block.time)));
         if block.time <= expired_until {
@@ -62,6 +71,11 @@ impl Census {
             living.expired.bytes = living.expired.bytes.wrapping_add(block.size);
             living.last_expired = living.last_expired.max((block.time, block.size));
         }
+    }
+
+    /// How old the live blocks of a site are, in seconds.
+    pub(super) fn ages(&self, number: u64) -> Histogram {
+        usize::try_from(number).ok().and_then(|index| self.ages.get(index)).cloned().unwrap_or_default()
     }
 
     /// The largest and the oldest live blocks; `stack` tells what call stack a site's number stands for.
@@ -226,7 +240,7 @@ mod tests {
 
     #[test]
     fn expired_blocks_are_those_freed_and_those_alive() {
-        let mut census = Census::default();
+        let mut census = Census::new(100);
         census.add(LiveBlock { address: 0x10, size: 10, time: 100, site: 2 }, 100);
         census.add(LiveBlock { address: 0x20, size: 20, time: 101, site: 2 }, 100);
         let site = Site { allocated: 5, freed: 3, expired_freed: 2, expired_freed_bytes: 7, ..Site::default() };
@@ -235,5 +249,15 @@ mod tests {
         assert_eq!(totals.freed_expired, Tally { count: 2, bytes: 7 });
         assert_eq!(totals.last_expired, 10);
         assert_eq!(totals.oldest, Some(Timestamp(60)));
+    }
+
+    #[test]
+    fn ages_are_those_of_the_census() {
+        let mut census = Census::new(5 * NANOSECONDS);
+        for (address, time) in [(0x10, 5 * NANOSECONDS + 1), (0x20, 4 * NANOSECONDS + 1), (0x30, NANOSECONDS)] {
+            census.add(LiveBlock { address, size: 1, time, site: 1 }, 0);
+        }
+        assert_eq!(census.ages(1).buckets(), [2, 0, 0, 1]);
+        assert_eq!((census.ages(0).count(), census.ages(7).count()), (0, 0));
     }
 }

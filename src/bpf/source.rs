@@ -1,6 +1,7 @@
 //! A target observed by uprobes.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -24,6 +25,7 @@ use super::table::RuleTable;
 use crate::allocator::{self, Hook};
 use crate::config::Config;
 use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
+use crate::histogram::Histogram;
 use crate::marker::Markers;
 use crate::notable::KnownBlock;
 use crate::source::{HookedModule, Notice, Progress, Source};
@@ -66,6 +68,8 @@ pub struct BpfSource<T> {
     hooked: FxHashMap<FileId, Vec<Probe>>,
     stacks: StackTable,
     notable: Vec<KnownBlock>,
+    /// Of the live blocks at the last look.
+    ages: BTreeMap<StackId, Histogram>,
     /// By the kernel's number.
     sites: FxHashMap<u64, Known>,
     /// By the kernel's number: the blocks that went away with a program that was replaced.
@@ -210,6 +214,7 @@ impl<T: Tracer> BpfSource<T> {
             stacks: StackTable::default(),
             sites: FxHashMap::default(),
             notable: Vec::new(),
+            ages: BTreeMap::new(),
             dropped: FxHashMap::default(),
             notices,
             watch,
@@ -397,9 +402,9 @@ impl<T: Tracer> BpfSource<T> {
             .collect();
         let at = self.now();
         self.told = at;
-        let expired_until =
-            native::monotonic_nanoseconds().saturating_sub(u64::try_from(self.expire.as_nanos()).unwrap_or(u64::MAX));
-        let mut census = Census::default();
+        let now = native::monotonic_nanoseconds();
+        let expired_until = now.saturating_sub(u64::try_from(self.expire.as_nanos()).unwrap_or(u64::MAX));
+        let mut census = Census::new(now);
         for block in books::blocks(self.kernel.live()) {
             census.add(block, expired_until);
         }
@@ -407,6 +412,7 @@ impl<T: Tracer> BpfSource<T> {
             self.kernel.overflow(|block| census.add(block, expired_until))?;
         }
         let mut totals: FxHashMap<StackId, Totals> = FxHashMap::default();
+        self.ages.clear();
         for (number, site) in sites {
             if site.allocated == 0 {
                 continue;
@@ -421,6 +427,7 @@ impl<T: Tracer> BpfSource<T> {
             };
             let mut of_site = census.totals(number, &site, self.began);
             of_site.dropped = self.dropped.get(&number).copied().unwrap_or_default();
+            self.ages.entry(stack).or_default().merge(&census.ages(number));
             totals.entry(stack).and_modify(|totals| totals.add(&of_site)).or_insert(of_site);
         }
         let mut totals: Vec<_> = totals.into_iter().collect();
@@ -538,6 +545,11 @@ impl<T: Tracer> Source for BpfSource<T> {
 
     fn notable_blocks(&self) -> Vec<KnownBlock> {
         self.notable.clone()
+    }
+
+    fn ages(&self) -> Vec<(StackId, Histogram)> {
+        let living = self.ages.iter().filter(|(_, ages)| ages.count() > 0);
+        living.map(|(&stack, ages)| (stack, ages.clone())).collect()
     }
 
     fn stacks(&self) -> &StackTable {

@@ -91,6 +91,7 @@ fn without_numbers(site: &Site) -> Site {
         sizes: None,
         lifetimes: None,
         lives: None,
+        ages: None,
         oldest: None,
         growth: Vec::new(),
     }

@@ -76,6 +76,7 @@ impl Site {
         self.temporary = self.temporary.zip(other.temporary).map(|(one, more)| one.plus(more));
         self.sizes = joint_histogram(self.sizes.take(), other.sizes);
         self.lifetimes = joint_histogram(self.lifetimes.take(), other.lifetimes);
+        self.ages = joint_histogram(self.ages.take(), other.ages);
         self.oldest = self.oldest.max(other.oldest);
         self.growth = joint_growth(&self.growth, &other.growth);
     }

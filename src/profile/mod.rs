@@ -118,6 +118,8 @@ pub struct Site {
     pub lifetimes: Option<Histogram>,
     /// The shortest, mean and longest life of the freed blocks.
     pub lives: Option<(Duration, Duration, Duration)>,
+    /// Ages in seconds of the live blocks at the end; `None` where they are not known.
+    pub ages: Option<Histogram>,
     /// The age of the oldest live block at the end.
     pub oldest: Option<Duration>,
     /// What was live: from `timeline[index]` on, until the next entry's index. Ascending.

@@ -153,7 +153,7 @@ pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Ve
             }
             (Record::End(end), Some((writer, tracker))) => {
                 tracker.event(Timestamp(end.at), Event::Idle);
-                writer.sample(&Sample::take_last(tracker))?;
+                writer.sample(&Sample::take_last(tracker, Vec::new()))?;
                 writer.append(&Record::End(end))?;
                 has_ended = true;
             }
@@ -165,7 +165,7 @@ pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Ve
     let Some((mut writer, mut tracker)) = summary else { return Ok(bytes.to_vec()) };
     if !has_ended {
         tracker.event(now, Event::Idle);
-        writer.sample(&Sample::take_last(&mut tracker))?;
+        writer.sample(&Sample::take_last(&mut tracker, Vec::new()))?;
     }
     writer.contents()
 }

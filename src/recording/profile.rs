@@ -70,6 +70,12 @@ impl Replayed {
         let sites = std::mem::take(&mut self.sites);
         let sites =
             sites.into_values().zip(stacks).map(|(books, stack)| site(books, stack, end, &kept, &self)).collect();
+        let mut sites: Vec<Site> = sites;
+        if let Some(ages) = &self.ages {
+            for (stack, &index) in &indexes {
+                sites[index].ages = Some(ages.get(stack).cloned().unwrap_or_default());
+            }
+        }
         let live = |live: Vec<(u32, Tally)>| {
             live.into_iter().filter_map(|(stack, tally)| Some((*indexes.get(&stack)?, tally))).collect()
         };
@@ -182,6 +188,7 @@ fn site(books: Books, stack: NamedStack, end: Timestamp, kept: &[usize], replaye
         sizes: by_event.then_some(books.sizes),
         lifetimes: by_event.then_some(books.lifetimes),
         lives: books.lives,
+        ages: None,
         oldest: books.oldest.filter(|_| books.live.count > 0).map(|oldest| end.since(oldest)),
         growth: regrown(&books.growth, kept),
     }

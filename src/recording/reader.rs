@@ -27,6 +27,8 @@ pub struct Replayed {
     pub(super) peak: Option<Level>,
     pub(super) snapshots: Vec<Taken>,
     pub(super) blocks: Vec<KnownBlock>,
+    /// Of the live blocks as of the last sample, in seconds, by call stack; `None` if they were not asked for then.
+    pub(super) ages: Option<BTreeMap<u32, Histogram>>,
     pub(super) unknown_frees: u64,
     pub(super) resized: Tally,
     pub(super) losses: BTreeMap<Loss, u64>,
@@ -166,6 +168,11 @@ impl Replayed {
             Record::Remark(remark) => self.remarks.push(remark),
             Record::Names(names) => self.name(&names),
             Record::End(end) => self.ending = Some((Timestamp(end.at), end.ending)),
+            Record::Ages(ages) => {
+                let nothing = Histogram::default();
+                let of_stack = |(stack, buckets): (u32, Vec<(u8, u64)>)| (stack, with_buckets(&nothing, &buckets));
+                self.ages = Some(ages.into_iter().map(of_stack).collect());
+            }
         }
     }
 
@@ -177,6 +184,7 @@ impl Replayed {
         self.unknown_frees = sample.unknown_frees;
         self.resized = tally(sample.resized);
         self.losses = losses(&sample.losses);
+        self.ages = None;
         for site in &sample.sites {
             let books = self.sites.entry(site.stack).or_default();
             let live = tally(site.live);
@@ -279,6 +287,8 @@ fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
     let mut thinned = chunk::header().to_vec();
     let mut shares = Shares::default();
     let mut merged: Option<SampleRecord> = None;
+    // Only those of the last moment are of use.
+    let mut ages: Option<Record> = None;
     let mut next = interval;
     let mut write = |record: &Record| {
         // Into memory: it does not fail.
@@ -288,6 +298,7 @@ fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
         let Found::Record(record) = found else { continue };
         match record {
             Record::Sample(sample) => {
+                ages = None;
                 shares.take(&sample);
                 let at = sample.level.at;
                 merged = Some(match merged.take() {
@@ -299,6 +310,7 @@ fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
                     merged.take().into_iter().for_each(|sample| write(&Record::Sample(sample)));
                 }
             }
+            Record::Ages(_) => ages = Some(record),
             record => {
                 if matches!(record, Record::Snapshot(_) | Record::Blocks(_) | Record::End(_)) {
                     merged.take().into_iter().for_each(|sample| write(&Record::Sample(sample)));
@@ -308,6 +320,7 @@ fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
         }
     }
     merged.into_iter().for_each(|sample| write(&Record::Sample(sample)));
+    ages.iter().for_each(&mut write);
     thinned
 }
 

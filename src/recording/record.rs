@@ -24,6 +24,8 @@ pub(super) enum Record {
     Names(NamesRecord),
     End(EndRecord),
     Events(EventsRecord),
+    /// As of the last sample: the ages in seconds of the live blocks of each call stack that has any, buckets that are not empty.
+    Ages(Vec<(u32, Vec<(u8, u64)>)>),
 }
 
 /// What is watched: the first record.

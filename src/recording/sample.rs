@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Loss, StackId, Tally};
+use crate::histogram::Histogram;
 use crate::notable::KnownBlock;
 use crate::tracker::{Account, Level, Tracker};
 
@@ -26,6 +27,8 @@ pub struct Sample {
     pub sites: Vec<(StackId, Account)>,
     /// Notable live blocks; of the last sample only.
     pub blocks: Vec<KnownBlock>,
+    /// How old the live blocks are, in seconds, by call stack, if that was asked for.
+    pub ages: Option<BTreeMap<StackId, Histogram>>,
 }
 
 impl Sample {
@@ -42,12 +45,23 @@ impl Sample {
             losses: tracker.losses().clone(),
             sites,
             blocks: Vec::new(),
+            ages: None,
         }
     }
 
-    /// The last one: all call stacks that have live blocks are in it, with the age of the oldest, and the notable blocks.
-    pub fn take_last(tracker: &mut Tracker) -> Sample {
-        let mut sample = Sample::take(tracker);
+    /// The same, with the ages of all live blocks: of those that the tracker knows, and of those that the source has `counted`.
+    pub fn take_with_ages(tracker: &mut Tracker, counted: Vec<(StackId, Histogram)>) -> Sample {
+        let mut ages: BTreeMap<StackId, Histogram> = tracker.ages().into_iter().collect();
+        for (stack, histogram) in counted {
+            ages.entry(stack).or_default().merge(&histogram);
+        }
+        Sample { ages: Some(ages), ..Sample::take(tracker) }
+    }
+
+    /// The last one: all call stacks that have live blocks are in it, with the age of the oldest, the ages of all, and the notable blocks. `counted`:
+    /// the ages of those that the source counts.
+    pub fn take_last(tracker: &mut Tracker, counted: Vec<(StackId, Histogram)>) -> Sample {
+        let mut sample = Sample::take_with_ages(tracker, counted);
         let mut sites: BTreeMap<StackId, Account> = sample.sites.into_iter().collect();
         for (stack, oldest) in (0..).map(StackId).zip(tracker.oldest()) {
             if oldest.is_some() {

@@ -99,7 +99,7 @@ impl Run {
         self.tracker.event(Timestamp(self.now), Event::Idle);
         self.sample();
         if self.log.is_none() {
-            self.writer.sample(&Sample::take_last(&mut self.tracker)).expect("written to memory");
+            self.writer.sample(&Sample::take_last(&mut self.tracker, Vec::new())).expect("written to memory");
         }
         self.writer.end(Timestamp(self.now), "The program ended.").expect("written to memory");
         self.contents()
@@ -188,6 +188,10 @@ proptest! {
             prop_assert_eq!(site.sizes.as_ref(), Some(&account.sizes));
             prop_assert_eq!(site.lifetimes.as_ref(), Some(&account.lifetimes));
             prop_assert_eq!(site.oldest, oldest.map(|oldest| end.since(oldest)));
+            let ages = site.ages.as_ref().expect("the last sample has them");
+            prop_assert_eq!(ages.count(), site.live.count);
+            let bucket = site.oldest.map(|oldest| (u64::BITS - oldest.as_secs().leading_zeros()) as usize);
+            prop_assert_eq!(ages.buckets().len().checked_sub(1), bucket);
         }
         // Shares of the peak and of snapshots add up to the whole.
         if let Some(peak) = read.peak {
@@ -372,8 +376,9 @@ fn a_recording_begins_with_what_is_watched_and_tells_stacks_before_they_are_name
         Found::Record(Record::Stack(_)) => 's',
         Found::Record(Record::Sample(_)) => '.',
         Found::Record(Record::Blocks(_)) => 'o',
+        Found::Record(Record::Ages(_)) => 'a',
         Found::Record(Record::End(_)) => 'e',
         _ => '?',
     });
-    assert_eq!(kinds.collect::<String>(), "bfs....e");
+    assert_eq!(kinds.collect::<String>(), "bfs....ae");
 }

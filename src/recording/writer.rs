@@ -228,6 +228,11 @@ impl Writer {
             };
             self.append(&Record::Blocks(sample.blocks.iter().map(record).collect()))?;
         }
+        if let Some(ages) = &sample.ages {
+            let nothing = Histogram::default();
+            let record = |(stack, ages): (&StackId, &Histogram)| (stack.0, changed_buckets(&nothing, ages));
+            self.append(&Record::Ages(ages.iter().map(record).collect()))?;
+        }
         Ok(())
     }
 

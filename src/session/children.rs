@@ -147,7 +147,7 @@ impl Children {
                 launched: true,
                 by_event: true,
             };
-            let sample = Sample::take_last(&mut tracker);
+            let sample = Sample::take_last(&mut tracker, Vec::new());
             // If the thread is over, its panic is told at the end.
             _ = self.jobs.send(Job { finished: Arc::clone(&finished), begin, end, sample, remarks, is_last });
         }

@@ -57,7 +57,12 @@ impl Moments {
             None => {
                 if is_due && !reporter.is_behind() || cause.is_some() {
                     self.last = now;
-                    reporter.sample(Sample::take(feed.tracker), source);
+                    // Whoever asks for a look wants to see how old what is.
+                    let sample = match cause {
+                        Some(_) => Sample::take_with_ages(feed.tracker, source.ages()),
+                        None => Sample::take(feed.tracker),
+                    };
+                    reporter.sample(sample, source);
                 }
             }
         }

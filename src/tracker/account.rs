@@ -116,6 +116,17 @@ impl Tracker {
         oldest
     }
 
+    /// How old the live blocks are, in seconds, by call stack, ascending; without call stacks that have none. Looks at each block; nothing of
+    /// those that the source counts.
+    #[must_use]
+    pub fn ages(&self) -> Vec<(StackId, Histogram)> {
+        let mut ages = vec![Histogram::default(); self.sites.len()];
+        for block in self.blocks.iter() {
+            ages[block.stack.0 as usize].add(self.now.since(block.allocated).as_secs());
+        }
+        (0..).map(StackId).zip(ages).filter(|(_, ages)| ages.count() > 0).collect()
+    }
+
     /// The `count` largest live blocks, and as many of the oldest; each once, largest first. Looks at each block; none for a source that
     /// counts itself.
     #[must_use]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::histogram::Histogram;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -469,4 +470,11 @@ fn an_exec_takes_away_what_a_source_counts() {
     assert_eq!((statistics.dropped_by_exec, statistics.never_freed), (tally(3, 30), tally(2, 20)));
     assert_eq!(statistics.call_stacks[0].unfreed_live_time, Duration::from_secs(20));
     assert_eq!(statistics.call_stacks[0].expired, tally(1, 10), "it did leak");
+}
+
+#[test]
+fn ages_are_counted_by_powers_of_two_of_seconds() {
+    let mut bench = Bench::new();
+    bench.alloc(0x10, 1, 2).wait(3).alloc(0x20, 1, 2).alloc(0x30, 1, 0).wait(1).alloc(0x40, 1, 2).free(0x30);
+    assert_eq!(bench.tracker.ages(), [(StackId(2), Histogram::from_buckets(vec![1, 1, 0, 1]))]);
 }

@@ -176,6 +176,7 @@ fn site(stack: NamedStack, size: u64, count: u64, live: u64, rising: &dyn Fn(usi
         sizes: Some(sizes),
         lifetimes: Some(lifetimes),
         lives: (count > live).then(|| (Duration::from_millis(1), Duration::from_millis(350), Duration::from_secs(2))),
+        ages: None,
         oldest: (live > 0).then(|| Duration::from_secs(50)),
         growth,
     }
