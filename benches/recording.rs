@@ -45,7 +45,7 @@ fn record(path: &Path) -> io::Result<Duration> {
     for id in 0..STACKS {
         writer.stack(StackId(id), &backtrace(&mut random))?;
     }
-    let limits = Limits { expire: Duration::from_secs(10), expired_blocks: u64::MAX, call_stacks: u64::MAX };
+    let limits = Limits::none(Duration::from_secs(10));
     let mut tracker = Tracker::new(limits);
     let mut writing = Duration::ZERO;
     for event in 0..EVENTS / 2 {

@@ -23,7 +23,7 @@ impl Random {
 
 fn tracker() -> Tracker {
     let expire = Duration::from_millis(50);
-    Tracker::new(Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX })
+    Tracker::new(Limits::none(expire))
 }
 
 /// Pairs of a free of any live block and an allocation at its place, as an allocator's cache does it, 100 ns apart; after

@@ -24,8 +24,8 @@ use watch::{ColorArgument, WatchArguments};
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  Monitoring ended: the target ended, a signal, -m, -c or --duration said so, or nobody reads
-     the output any more. Leaks found or not
+  0  Monitoring ended: the target ended, a signal, -m, -c, --stop-after or --duration said so,
+     or nobody reads the output any more. Leaks found or not
   1  Monitoring could not begin; the target is as it was
   2  The command line is wrong
   3  Monitoring broke off, the report could not be written, or the target could not be left as it
@@ -308,7 +308,7 @@ mod tests {
             config,
             Config {
                 target: Target::Process(Pid(42)),
-                limits: Limits { expire: Duration::from_secs(10), expired_blocks: 1000, call_stacks: 1000 },
+                limits: Limits { expired_blocks: 1000, call_stacks: 1000, ..Limits::none(Duration::from_secs(10)) },
                 debug_file: None,
                 depth: 50,
                 backend: Backend::Auto,
@@ -358,6 +358,8 @@ mod tests {
             "3",
             "-c",
             "4",
+            "--stop-after",
+            "5",
             "--duration",
             "2m",
             "--mmap",
@@ -376,7 +378,12 @@ mod tests {
             config,
             Config {
                 target: Target::Process(Pid(1)),
-                limits: Limits { expire: Duration::from_secs(360), expired_blocks: 3, call_stacks: 4 },
+                limits: Limits {
+                    expire: Duration::from_secs(360),
+                    expired_blocks: 3,
+                    call_stacks: 4,
+                    leaked_blocks: 5,
+                },
                 debug_file: Some("x.debug".into()),
                 depth: 7,
                 backend: Backend::Ptrace,

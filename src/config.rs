@@ -46,6 +46,16 @@ pub struct Limits {
     pub expired_blocks: u64,
     /// `-c`: stop when this many call stacks have leaked.
     pub call_stacks: u64,
+    /// `--stop-after`: stop when this many blocks in all have expired and were not freed.
+    pub leaked_blocks: u64,
+}
+
+impl Limits {
+    /// No limit ends monitoring.
+    #[must_use]
+    pub fn none(expire: Duration) -> Limits {
+        Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX, leaked_blocks: u64::MAX }
+    }
 }
 
 /// What is kept of a run besides its report.

@@ -29,7 +29,7 @@ const SECTIONS: [(&str, &[&str]); 3] = [
     (
         "EXIT STATUS",
         &[
-            "0: monitoring ended, because the target ended or a signal, -m, -c or --duration said so, or because \
+            "0: monitoring ended, because the target ended or a signal, -m, -c, --stop-after or --duration said so, or because \
              nobody reads the output any more; leaks found or not.",
             "1: monitoring could not begin; the target is as it was.",
             "2: the command line is wrong.",

@@ -47,6 +47,11 @@ pub(super) struct WatchArguments {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     call_stacks: Option<u64>,
 
+    /// Stop when N blocks of all call stacks together have expired and were not freed
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    stop_after: Option<u64>,
+
     /// Stop after this time (as for --expire)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
@@ -111,6 +116,7 @@ impl WatchArguments {
                 expire: self.expire,
                 expired_blocks: limit(self.expired_blocks),
                 call_stacks: limit(self.call_stacks),
+                leaked_blocks: self.stop_after.unwrap_or(u64::MAX),
             },
             debug_file: self.debug_file,
             depth: self.depth.into(),

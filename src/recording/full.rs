@@ -130,7 +130,7 @@ pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Ve
                     begin.expire = u64::try_from(expire.as_nanos()).unwrap_or(u64::MAX);
                 }
                 let expire = Duration::from_nanos(begin.expire.max(1));
-                let limits = Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX };
+                let limits = Limits::none(expire);
                 summary = Some((Writer::begin(Storage::Memory(Vec::new()), LIMIT, begin)?, Tracker::new(limits)));
             }
             (Record::Events(EventsRecord { events }), Some((writer, tracker))) => {

@@ -36,7 +36,7 @@ fn backtrace(id: u64) -> Backtrace {
 }
 
 fn no_limits() -> Limits {
-    Limits { expire: Duration::from_secs(5), expired_blocks: u64::MAX, call_stacks: u64::MAX }
+    Limits::none(Duration::from_secs(5))
 }
 
 /// Writes a run as a session does, to memory: a sample for each second, the end.

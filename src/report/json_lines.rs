@@ -108,6 +108,7 @@ enum EndOf {
     TargetKilled { signal: i32 },
     ExpiredBlocksLimit { call_stack: u32, count: u64, freed: u64 },
     CallStacksLimit { count: u64 },
+    LeakedBlocksLimit { count: u64 },
 }
 
 impl From<End> for EndOf {
@@ -121,6 +122,7 @@ impl From<End> for EndOf {
                 EndOf::ExpiredBlocksLimit { call_stack: callstack.0, count, freed }
             }
             End::Limit(Limit::CallStacks { count }) => EndOf::CallStacksLimit { count },
+            End::Limit(Limit::LeakedBlocks { count }) => EndOf::LeakedBlocksLimit { count },
         }
     }
 }
@@ -322,6 +324,7 @@ mod tests {
                 End::TargetEnded(ExitStatus::Killed(Signal(11))),
                 End::Limit(Limit::ExpiredBlocks { callstack, count: 1000, freed: 7 }),
                 End::Limit(Limit::CallStacks { count: 50 }),
+                End::Limit(Limit::LeakedBlocks { count: 60 }),
             ] {
                 lines.end(end)?;
             }
@@ -363,9 +366,10 @@ mod tests {
         assert_eq!(lines[8], json!({"event": "expired_again", "call_stack": 1, "bytes": u64::MAX, "count": 2}));
         assert_eq!(lines[9]["after_ns"], 11_000_000_000_u64);
         assert_eq!(lines[14], json!({"event": "end", "cause": "target_killed", "signal": 11}));
-        assert_eq!(lines[17]["may_leak"], json!({"count": 19, "bytes": 2000}));
-        assert_eq!(lines[18]["lives"]["mean_ns"], 2_000_000_000);
-        assert_eq!(lines[19]["losses"][0]["kind"], "no_stack");
-        assert_eq!(lines[20], json!({"event": "never_freed", "count": 7, "bytes": 8}));
+        assert_eq!(lines[17], json!({"event": "end", "cause": "leaked_blocks_limit", "count": 60}));
+        assert_eq!(lines[18]["may_leak"], json!({"count": 19, "bytes": 2000}));
+        assert_eq!(lines[19]["lives"]["mean_ns"], 2_000_000_000);
+        assert_eq!(lines[20]["losses"][0]["kind"], "no_stack");
+        assert_eq!(lines[21], json!({"event": "never_freed", "count": 7, "bytes": 8}));
     }
 }

@@ -151,6 +151,9 @@ impl<W: Write> Live for Text<W> {
                 self.heading(format_args!("{count} CallStacks gets memory leak."))?;
                 self.remark("Maybe you should set bigger expired time by `-e`.")
             }
+            End::Limit(Limit::LeakedBlocks { count }) => {
+                self.heading(format_args!("{count} memory blocks leaked in all."))
+            }
         }
     }
 

@@ -66,7 +66,7 @@ impl Children {
         let thread = thread::Builder::new().name("children".into()).spawn(move || report(&inbox, on_child))?;
         Ok(Self {
             target,
-            limits: Limits { expire: config.limits.expire, expired_blocks: u64::MAX, call_stacks: u64::MAX },
+            limits: Limits::none(config.limits.expire),
             backend: backend.into(),
             books: FxHashMap::default(),
             current: None,

@@ -172,6 +172,9 @@ fn sentence(end: End) -> String {
         End::Limit(Limit::CallStacks { count }) => {
             format!("Monitoring ended as {count} call stacks had expired blocks.")
         }
+        End::Limit(Limit::LeakedBlocks { count }) => {
+            format!("Monitoring ended as {count} blocks had expired and were not freed.")
+        }
         End::Terminated => "Monitoring was ended; the process went on.".into(),
     }
 }

@@ -188,7 +188,7 @@ impl Write for Stuck {
 fn config() -> Config {
     Config {
         target: Target::Process(Pid(42)),
-        limits: Limits { expire: Duration::from_secs(10), expired_blocks: 1_000_000, call_stacks: 10 },
+        limits: Limits { call_stacks: 10, ..Limits::none(Duration::from_secs(10)) },
         debug_file: None,
         depth: 50,
         backend: Backend::Auto,

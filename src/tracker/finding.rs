@@ -67,4 +67,9 @@ pub enum Limit {
         /// As many as the user set.
         count: u64,
     },
+    /// `--stop-after`: this many blocks have expired and were not freed.
+    LeakedBlocks {
+        /// At least as many as the user set.
+        count: u64,
+    },
 }

@@ -57,6 +57,8 @@ pub struct Tracker {
     numbered: u32,
     findings: Vec<Finding>,
     limit_reached: Option<Limit>,
+    /// Blocks of all call stacks that have expired and were not freed.
+    leaked: u64,
     unknown_frees: u64,
     unseen_frees: Tally,
     dropped_by_exec: Tally,
@@ -95,6 +97,10 @@ impl Sink for Tracker {
         if self.limit_reached.is_none() {
             self.apply(event);
             self.note_peak();
+        }
+        // What a source has counted is whole only then.
+        if event == Event::Idle {
+            self.look_at_leaked();
         }
     }
 
@@ -139,6 +145,7 @@ impl Tracker {
             numbered: 0,
             findings: Vec::new(),
             limit_reached: None,
+            leaked: 0,
             unknown_frees: 0,
             unseen_frees: Tally::default(),
             dropped_by_exec: Tally::default(),
@@ -239,8 +246,10 @@ impl Tracker {
         let now = self.now;
         let site = self.touch(stack);
         let (allocated, live) = (site.allocated, site.live);
+        let leaked = site.leaked();
         site.take_over(totals, now);
-        let (now_allocated, now_live) = (site.allocated, site.live);
+        let (now_allocated, now_live, now_leaked) = (site.allocated, site.live, site.leaked());
+        self.leaked = self.leaked - leaked + now_leaked;
         self.allocated = self.allocated.without(allocated).plus(now_allocated);
         self.live = self.live.without(live).plus(now_live);
     }
@@ -398,6 +407,7 @@ impl Tracker {
             {
                 self.findings.push(Finding::Muted { callstack });
             }
+            self.leaked -= 1;
         }
     }
 
@@ -433,7 +443,16 @@ impl Tracker {
         let site = self.touch(stack);
         site.expired.add(bytes);
         let freed = site.freed_expired.count;
+        self.leaked += 1;
         self.tell_expiry(stack, bytes, freed);
+        self.look_at_leaked();
+    }
+
+    /// Looks whether all call stacks together have leaked enough.
+    fn look_at_leaked(&mut self) {
+        if self.leaked >= self.limits.leaked_blocks {
+            self.limit_reached = self.limit_reached.or(Some(Limit::LeakedBlocks { count: self.leaked }));
+        }
     }
 
     /// Tells of an expiry that is counted already; `freed` expired blocks of the call stack were freed until then.

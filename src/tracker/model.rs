@@ -104,6 +104,10 @@ impl Model {
         } else if count >= limits.expired_blocks {
             self.limit = Some(Limit::ExpiredBlocks { callstack, count, freed });
         }
+        let leaked = self.blocks.iter().filter(|block| block.expired.is_some() && !is_freed(block)).count() as u64;
+        if leaked >= limits.leaked_blocks {
+            self.limit = self.limit.or(Some(Limit::LeakedBlocks { count: leaked }));
+        }
     }
 
     fn apply(&mut self, event: Event) {
@@ -363,8 +367,9 @@ proptest! {
         expire in 1_u64..12,
         expired_blocks in prop_oneof![1_u64..30, Just(1000)],
         call_stacks in prop_oneof![1_u64..5, Just(1000)],
+        leaked_blocks in prop_oneof![1_u64..40, Just(1000)],
     ) {
-        let limits = Limits { expire: Duration::from_nanos(expire), expired_blocks, call_stacks };
+        let limits = Limits { expire: Duration::from_nanos(expire), expired_blocks, call_stacks, leaked_blocks };
         let (mut tracker, mut model, mut now) = (Tracker::new(limits), Model::default(), 0);
         let mut at_peak = (Tally::default(), BTreeMap::new());
         let mut changed = BTreeMap::new();
@@ -407,7 +412,7 @@ proptest! {
 
     #[test]
     fn ticks_change_nothing(run in runs(), expire in 1_u64..12) {
-        let limits = Limits { expire: Duration::from_nanos(expire), expired_blocks: 1000, call_stacks: 1000 };
+        let limits = Limits::none(Duration::from_nanos(expire));
         let (mut plain, mut ticked, mut now) = (Tracker::new(limits), Tracker::new(limits), 0);
         for (passes, event) in run {
             for tick in now..now + passes {

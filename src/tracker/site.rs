@@ -129,6 +129,11 @@ impl Site {
         self.is_counted && self.taken_over == *totals
     }
 
+    /// Blocks that have expired and were not freed; one that an exec took away stays one.
+    pub(super) fn leaked(&self) -> u64 {
+        self.expired.count.saturating_sub(self.freed_expired.count)
+    }
+
     /// Live blocks of a call stack that the source counts.
     pub(super) fn counted_live(&self) -> Tally {
         if !self.is_counted {

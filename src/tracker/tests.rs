@@ -19,8 +19,14 @@ impl Bench {
     }
 
     fn with_limits(expired_blocks: u64, call_stacks: u64) -> Bench {
-        let expire = Duration::from_secs(10);
-        Bench { tracker: Tracker::new(Limits { expire, expired_blocks, call_stacks }), now: 0 }
+        let limits = Limits { expired_blocks, call_stacks, ..Limits::none(Duration::from_secs(10)) };
+        Bench { tracker: Tracker::new(limits), now: 0 }
+    }
+
+    /// With `--stop-after`.
+    fn stopping_after(leaked_blocks: u64) -> Bench {
+        let limits = Limits { leaked_blocks, ..Limits::none(Duration::from_secs(10)) };
+        Bench { tracker: Tracker::new(limits), now: 0 }
     }
 
     fn event(&mut self, event: Event) -> &mut Bench {
@@ -168,6 +174,27 @@ fn the_call_stack_limit_ends_tracking() {
     bench.alloc(1, 8, 0).alloc(2, 8, 1).alloc(3, 8, 2).wait(10);
     assert_eq!(bench.findings(), [expired(1, 0, 8), expired(2, 1, 8)]);
     assert_eq!(bench.tracker.limit_reached(), Some(Limit::CallStacks { count: 2 }));
+}
+
+#[test]
+fn so_many_leaked_blocks_of_all_call_stacks_end_tracking() {
+    let mut bench = Bench::stopping_after(3);
+    bench.alloc(1, 8, 0).alloc(2, 8, 1).wait(10).free(1).alloc(3, 8, 2).wait(10);
+    assert_eq!(bench.tracker.limit_reached(), None, "one of three was freed");
+    bench.alloc(4, 8, 0).alloc(5, 8, 1).wait(10);
+    assert_eq!(bench.tracker.limit_reached(), Some(Limit::LeakedBlocks { count: 3 }));
+    let may_leak = bench.statistics().call_stacks.iter().map(|of| of.may_leak().count).sum::<u64>();
+    assert_eq!(may_leak, 3, "the statistics are of that moment");
+}
+
+#[test]
+fn what_a_source_counts_is_leaked_when_all_is_counted() {
+    let mut bench = Bench::stopping_after(5);
+    bench.counted(0, totals(9, 0, 4, 0)).wait(1);
+    bench.counted(1, totals(9, 0, 4, 0)).counted(0, totals(9, 4, 4, 4)).wait(1);
+    assert_eq!(bench.tracker.limit_reached(), None, "no moment between two call stacks of one look");
+    bench.counted(0, totals(12, 4, 7, 4)).wait(1);
+    assert_eq!(bench.tracker.limit_reached(), Some(Limit::LeakedBlocks { count: 7 }));
 }
 
 #[test]

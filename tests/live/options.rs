@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use memleax_targets::{Target, patience, target_directory};
 
-use crate::harness::{self, Monitor, State, assert_truth, may_trace, program_symbols};
+use crate::harness::{self, Backend, Monitor, State, assert_truth, may_trace, program_symbols};
 
 /// `--mmap`: anonymous mappings are blocks, too; those that the allocator makes for itself are not.
 #[test]
@@ -39,6 +39,28 @@ fn call_stack_limit() {
     target.ask("go 2");
     let report = monitor.finish();
     assert!(report.says("== 5 CallStacks gets memory leak."), "{report:?}");
+    before.assert_restored(&target);
+    target.quit();
+}
+
+/// `--stop-after`: monitoring ends when so many blocks have leaked, wherever; what was freed in time or late is none.
+#[test]
+fn leak_limit() {
+    if !may_trace() {
+        return;
+    }
+    let mut target = Target::c("leak_sites").start();
+    let before = State::of(&target);
+    let mut monitor = Monitor::attach(&target, &["--stop-after", "7"]);
+    let first = target.truth("go 0").blocks();
+    let truth = target.truth("go 1");
+    assert!(truth.blocks() - first >= 7, "{truth:?}");
+    let (status, report) = monitor.wait();
+    assert!(status.success(), "{report:?}");
+    let may_leak: u64 = report.statistics.iter().map(|stack| stack.may_leak.blocks).sum();
+    assert!(report.says(&format!("== {may_leak} memory blocks leaked in all.")), "{report:?}");
+    // What keeps the books itself tells what has expired at each of its looks.
+    assert!(if Backend::under_test() == Backend::Bpf { may_leak >= 7 } else { may_leak == 7 }, "{report:?}");
     before.assert_restored(&target);
     target.quit();
 }

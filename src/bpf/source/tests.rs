@@ -39,7 +39,7 @@ fn config(target: &Process, expire: Duration) -> Config {
     let pid = Pid(target.pid().as_raw());
     Config {
         target: Target::Process(pid),
-        limits: Limits { expire, expired_blocks: u64::MAX, call_stacks: u64::MAX },
+        limits: Limits::none(expire),
         debug_file: None,
         depth: DEPTH,
         backend: Backend::Bpf,

@@ -228,7 +228,8 @@ fn ends() {
         text.end(End::TargetEnded(ExitStatus::Killed(Signal(11))))?;
         text.end(End::Limit(Limit::ExpiredBlocks { callstack, count: 1000, freed: 0 }))?;
         text.end(End::Limit(Limit::ExpiredBlocks { callstack, count: 1000, freed: 7 }))?;
-        text.end(End::Limit(Limit::CallStacks { count: 50 }))
+        text.end(End::Limit(Limit::CallStacks { count: 50 }))?;
+        text.end(End::Limit(Limit::LeakedBlocks { count: 60 }))
     });
     assert_snapshot!(text, @r"
 
@@ -249,6 +250,8 @@ fn ends() {
 
     == 50 CallStacks gets memory leak.
     -- Maybe you should set bigger expired time by `-e`.
+
+    == 60 memory blocks leaked in all.
     ");
 }
 
