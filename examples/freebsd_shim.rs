@@ -10,9 +10,8 @@ use std::process::ExitCode;
 use anstream::AutoStream;
 use memleax::cli::{self, Command};
 use memleax::config::Target;
-use memleax::event::Tally;
 use memleax::rendering;
-use memleax::session::{self, Showing, Signals};
+use memleax::session::{self, Company, Showing, Signals};
 use memleax_freebsd_shim::Shim;
 use memleax_platform::freebsd::FreebsdTracer;
 
@@ -26,23 +25,9 @@ fn main() -> ExitCode {
     let tracer = FreebsdTracer::<Shim>::default();
     let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
     let outcome = if launches {
-        session::run_through(
-            tracer,
-            &config,
-            &showing,
-            &signals,
-            AutoStream::auto(io::stderr()),
-            Box::new(|_| Tally::default()),
-        )
+        session::run_through(tracer, &config, &showing, &signals, AutoStream::auto(io::stderr()), Company::default())
     } else {
-        session::run_through(
-            tracer,
-            &config,
-            &showing,
-            &signals,
-            AutoStream::auto(io::stdout()),
-            Box::new(|_| Tally::default()),
-        )
+        session::run_through(tracer, &config, &showing, &signals, AutoStream::auto(io::stdout()), Company::default())
     };
     match outcome {
         Ok(outcome) => {

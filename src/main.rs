@@ -13,7 +13,7 @@ use memleax::config::{Color, Target};
 use memleax::event::Tally;
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
-use memleax::session::{self, OnChild, Showing, Signals};
+use memleax::session::{self, Company, OnChild, Showing, Signals};
 use memleax::{doctor, filter, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
@@ -70,11 +70,12 @@ fn main() -> ExitCode {
             let _flushed_at_the_end = start_log(log);
             // Standard output is the program's own, if there is one.
             let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
-            let on_child = of_children(wanted.clone(), config.color, launches);
+            let company =
+                Company { on_child: of_children(wanted.clone(), config.color, launches), attendants: Vec::new() };
             let outcome = if launches {
-                session::run(&config, &showing, &signals, stream(io::stderr(), config.color), on_child)
+                session::run(&config, &showing, &signals, stream(io::stderr(), config.color), company)
             } else {
-                session::run(&config, &showing, &signals, stream(io::stdout(), config.color), on_child)
+                session::run(&config, &showing, &signals, stream(io::stdout(), config.color), company)
             };
             match outcome {
                 Ok(outcome) => {

@@ -5,6 +5,7 @@
 
 mod backend;
 mod children;
+mod inquiry;
 mod marks;
 mod moments;
 mod printer;
@@ -37,6 +38,7 @@ use crate::symbol::DebugFileError;
 use crate::tracker::{CallStackStatistics, Limit, Statistics, Tracker};
 use backend::Chosen;
 use children::Children;
+use inquiry::Reception;
 use marks::Marks;
 use moments::Moments;
 use printer::Subject;
@@ -45,6 +47,7 @@ use recorder::Plan;
 use reporter::Reporter;
 
 pub use children::OnChild;
+pub use inquiry::{Attendant, Inquirer, InquiryError, Taken};
 pub use program::ProgramEnd;
 pub use signals::Signals;
 
@@ -201,6 +204,20 @@ pub struct Showing {
     pub view: View,
 }
 
+/// Who else has to do with a run.
+pub struct Company {
+    /// Takes the recordings of processes that the target has started.
+    pub on_child: OnChild,
+    /// Threads that may ask while it goes on.
+    pub attendants: Vec<Attendant>,
+}
+
+impl Default for Company {
+    fn default() -> Company {
+        Company { on_child: Box::new(|_| Tally::default()), attendants: Vec::new() }
+    }
+}
+
 /// Watches what `config` says and reports to `output` what `showing` says.
 ///
 /// # Errors
@@ -214,7 +231,7 @@ pub fn run(
     showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
-    on_child: OnChild,
+    company: Company,
 ) -> Result<Outcome, Vec<Error>> {
     let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
@@ -226,7 +243,7 @@ pub fn run(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage, on_child }, config, showing, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage, company }, config, showing, signals, output)
 }
 
 /// [`run`] by breakpoints, through another tracer than that of this system.
@@ -242,7 +259,7 @@ pub fn run_through(
     showing: &Showing,
     signals: &Signals,
     output: impl Write + Send + 'static,
-    on_child: OnChild,
+    company: Company,
 ) -> Result<Outcome, Vec<Error>> {
     let storage = recorder::storage(config).map_err(|error| vec![error])?;
     let prepared = match &config.target {
@@ -256,7 +273,7 @@ pub fn run_through(
         }
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
-    watch(&mut *source, Watched { pid, backend: why, program, storage, on_child }, config, showing, signals, output)
+    watch(&mut *source, Watched { pid, backend: why, program, storage, company }, config, showing, signals, output)
 }
 
 /// What is watched.
@@ -267,7 +284,7 @@ struct Watched {
     program: Option<Program>,
     /// Where its recording is kept.
     storage: Storage,
-    on_child: OnChild,
+    company: Company,
 }
 
 fn watch(
@@ -278,12 +295,12 @@ fn watch(
     signals: &Signals,
     output: impl Write + Send + 'static,
 ) -> Result<Outcome, Vec<Error>> {
-    let Watched { pid, backend, mut program, storage, on_child } = watched;
+    let Watched { pid, backend, mut program, storage, company: Company { on_child, attendants } } = watched;
     let children = config.follow_forks.then(|| Children::new(pid, config, &backend, on_child)).transpose();
     let plan = Plan::new(config, pid, &backend, source, storage);
     let subject = Subject {
         target: pid,
-        backend,
+        backend: backend.clone(),
         expire: config.limits.expire,
         debug_file: config.debug_file.clone(),
         root: RootDirectory::of(pid).ok(),
@@ -293,8 +310,11 @@ fn watch(
     };
     let mut tracker = Tracker::new(config.limits);
     let mut marks = Marks::new(&config.snapshot_at);
-    let started = children.and_then(|children| Ok((children, Reporter::start(subject, plan, source, output)?)));
-    let (mut children, mut reporter) = match started {
+    let started = children.and_then(|children| {
+        let reception = Reception::open(attendants, pid, &backend)?;
+        Ok((children, Reporter::start(subject, plan, source, output)?, reception))
+    });
+    let (mut children, mut reporter, reception) = match started {
         Ok(started) => started,
         Err(error) => {
             let detached = source.detach(&mut Feed::new(&mut tracker, &mut marks, None));
@@ -305,7 +325,7 @@ fn watch(
     let mut log = matches!(config.keep, Keep::File { full: true, .. }).then(EventLog::default);
     let end = catch_unwind(AssertUnwindSafe(|| {
         let feed = Feed { log: log.as_mut(), ..Feed::new(&mut tracker, &mut marks, children.as_mut()) };
-        observe(source, feed, config, signals, program.as_mut(), &mut reporter)
+        observe(source, feed, config, signals, program.as_mut(), &mut reporter, &reception)
     }))
     .unwrap_or_else(End::Panicked);
 
@@ -341,6 +361,7 @@ fn watch(
             report::End::Terminated
         }
     };
+    reception.close(&recorder::sentence(end));
     marks.hand_over(source, &mut reporter);
     match &mut log {
         Some(log) => reporter.events(log.take(), source),
@@ -371,6 +392,7 @@ fn watch(
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => errors.push(error),
     }
+    reception.wait();
     let leaked_by_children = children.map(Children::wait).unwrap_or_default();
     let program = program.map(|mut program| ended.unwrap_or_else(|| program.wait(signals)));
     if errors.is_empty() {
@@ -394,6 +416,7 @@ fn observe(
     signals: &Signals,
     mut program: Option<&mut Program>,
     reporter: &mut Reporter,
+    reception: &Reception,
 ) -> End {
     let mut moments = Moments::new(config.interval);
     let duration = config.duration.unwrap_or(Duration::MAX);
@@ -411,7 +434,7 @@ fn observe(
         for finding in feed.tracker.drain_findings() {
             reporter.finding(finding, source);
         }
-        moments.pass(&mut feed, signals, source, reporter);
+        moments.pass(&mut feed, signals, source, reporter, reception);
         if let Progress::TargetEnded(status) = progress {
             return End::Target(status);
         }
@@ -432,7 +455,7 @@ fn observe(
         }
         if let Some(limit) = feed.tracker.limit_reached() {
             return End::Limit(limit);
-        } else if signals.end_requested() {
+        } else if signals.end_requested() || reception.end_requested() {
             return End::Signal;
         } else if reporter.has_ended() {
             return End::Output;

@@ -78,6 +78,12 @@ pub trait Source {
         Vec::new()
     }
 
+    /// Somebody wants to know how things are now. True if all is told that there is; else [`observe`](Self::observe) tells it the next
+    /// time, unless that would cost too much.
+    fn hasten(&mut self) -> bool {
+        true
+    }
+
     /// The stacks that events named.
     fn stacks(&self) -> &StackTable;
 

@@ -44,6 +44,9 @@ const CENSUS: Duration = Duration::from_secs(1);
 const SIZES: Sizes =
     Sizes { rows: 1 << 18, bucket_bits: 17, overflow: 1 << 22, records: 1 << 23, copies: Copies::WHERE_NEEDED };
 
+/// Between two looks passes so many times what one costs in processor time.
+const SPARING: u32 = 20;
+
 const MAY_BE_MISSING: &str = "a library that was loaded and gone again within milliseconds may be missing in stacks";
 
 /// A target observed by uprobes.
@@ -81,6 +84,8 @@ pub struct BpfSource<T> {
     /// The time of the last event.
     told: Timestamp,
     next_census: u64,
+    /// No census before, whoever asks.
+    earliest_census: u64,
     seen: Counters,
     /// The rule cache is to be emptied once more.
     cache_is_stale: bool,
@@ -222,6 +227,7 @@ impl<T: Tracer> BpfSource<T> {
             began: native::monotonic_nanoseconds(),
             told: Timestamp::default(),
             next_census: 0,
+            earliest_census: 0,
             seen: Counters::default(),
             cache_is_stale: false,
             auxiliary,
@@ -492,7 +498,7 @@ impl<T: Tracer> BpfSource<T> {
 
 /// From one census to the next, if one takes `cost` of processor time: at most a twentieth of a processor for many millions of blocks, too.
 fn pause(expire: Duration, cost: Duration) -> Duration {
-    CENSUS.min(expire / 2).max(20 * cost)
+    CENSUS.min(expire / 2).max(SPARING * cost)
 }
 
 fn refresh<T: Tracer>(
@@ -520,7 +526,9 @@ impl<T: Tracer> Source for BpfSource<T> {
             let before = native::thread_processor_time();
             self.count(sink)?;
             let cost = native::thread_processor_time().saturating_sub(before);
-            self.next_census = now.0 + u64::try_from(pause(self.expire, cost).as_nanos()).unwrap_or(u64::MAX);
+            let after = |pause: Duration| now.0 + u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+            self.next_census = after(pause(self.expire, cost));
+            self.earliest_census = after(SPARING * cost);
         }
         self.told = self.now();
         sink.event(self.told, Event::Idle);
@@ -550,6 +558,11 @@ impl<T: Tracer> Source for BpfSource<T> {
     fn ages(&self) -> Vec<(StackId, Histogram)> {
         let living = self.ages.iter().filter(|(_, ages)| ages.count() > 0);
         living.map(|(&stack, ages)| (stack, ages.clone())).collect()
+    }
+
+    fn hasten(&mut self) -> bool {
+        self.next_census = self.next_census.min(self.earliest_census);
+        false
     }
 
     fn stacks(&self) -> &StackTable {

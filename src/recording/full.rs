@@ -154,11 +154,11 @@ pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Ve
             (Record::End(end), Some((writer, tracker))) => {
                 tracker.event(Timestamp(end.at), Event::Idle);
                 writer.sample(&Sample::take_last(tracker, Vec::new()))?;
-                writer.append(&Record::End(end))?;
+                writer.append(Record::End(end))?;
                 has_ended = true;
             }
             // Moments stand in such a recording only where the source itself had counted.
-            (record, Some((writer, _))) => writer.append(&record)?,
+            (record, Some((writer, _))) => writer.append(record)?,
             (_, None) => {}
         }
     }

@@ -12,6 +12,7 @@
 mod chunk;
 mod file;
 mod full;
+mod ledger;
 mod names;
 mod profile;
 mod reader;
@@ -26,9 +27,10 @@ use std::path::PathBuf;
 
 pub use file::read;
 pub use full::EventLog;
+pub use ledger::Ledger;
 pub use reader::{Replayed, replay};
 pub use record::Begin;
-pub use sample::Sample;
+pub use sample::{Look, Sample};
 pub use writer::{LIMIT, Storage, Writer};
 
 /// Why a recording cannot be read.

@@ -16,7 +16,7 @@ use crate::unwind::NotedModule;
 const LOST: usize = 1000;
 
 /// Moments that a profile has at the most: more than a screen has columns.
-const MOMENTS: usize = 1000;
+pub(super) const MOMENTS: usize = 1000;
 
 impl Replayed {
     /// True if the recording tells the names of its frames itself: its run came to its end.
@@ -209,7 +209,7 @@ fn moment(level: Level) -> Moment {
 }
 
 /// The moments to show: of each stretch of time the last. Indexes, ascending.
-fn thin(timeline: &[Level]) -> Vec<usize> {
+pub(super) fn thin(timeline: &[Level]) -> Vec<usize> {
     if timeline.len() <= MOMENTS {
         return (0..timeline.len()).collect();
     }
@@ -221,7 +221,7 @@ fn thin(timeline: &[Level]) -> Vec<usize> {
 }
 
 /// What a site had live, told by the places of moments among those kept.
-fn regrown(growth: &[(usize, Tally)], kept: &[usize]) -> Vec<(usize, Tally)> {
+pub(super) fn regrown(growth: &[(usize, Tally)], kept: &[usize]) -> Vec<(usize, Tally)> {
     let mut regrown: Vec<(usize, Tally)> = Vec::new();
     for &(index, live) in growth {
         // As of the first moment kept that is not before.

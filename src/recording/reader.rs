@@ -123,7 +123,7 @@ fn read(bytes: &[u8]) -> Option<Replayed> {
 }
 
 impl Replayed {
-    fn take(&mut self, record: Record, shares: &mut Shares) {
+    pub(super) fn take(&mut self, record: Record, shares: &mut Shares) {
         match record {
             // A second beginning is damage that looks whole.
             Record::Begin(_) | Record::Events(_) => {}
@@ -223,13 +223,13 @@ impl Replayed {
 
 /// What each call stack had live at the last peak: told with a sample that has a new one, else what it had live before it changed for the
 /// first time after.
-#[derive(Default)]
-struct Shares {
+#[derive(Default, Debug)]
+pub(super) struct Shares {
     peaks: u64,
     sites: BTreeMap<u32, Share>,
 }
 
-#[derive(Default, Clone, Copy)]
+#[derive(Default, Clone, Copy, Debug)]
 struct Share {
     live: TallyRecord,
     at_peak: TallyRecord,
@@ -254,7 +254,7 @@ impl Shares {
         }
     }
 
-    fn at_peak(&self, stack: u32) -> Tally {
+    pub(super) fn at_peak(&self, stack: u32) -> Tally {
         let share = self.sites.get(&stack).copied().unwrap_or_default();
         tally(if share.of_peak == self.peaks { share.at_peak } else { share.live })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Loss, StackId, Tally};
+use crate::event::{Loss, StackId, Tally, Timestamp};
 use crate::histogram::Histogram;
 use crate::notable::KnownBlock;
 use crate::tracker::{Account, Level, Tracker};
@@ -71,5 +71,26 @@ impl Sample {
         sample.sites = sites.into_iter().collect();
         sample.blocks = tracker.notable_blocks(BLOCKS);
         sample
+    }
+}
+
+/// What a look at each live block tells, and what has changed does not.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Look {
+    /// When the oldest live block of each call stack was allocated; of those that are told of here.
+    pub oldest: Vec<(StackId, Timestamp)>,
+    /// Notable live blocks.
+    pub blocks: Vec<KnownBlock>,
+    /// How old the live blocks are, in seconds, by call stack.
+    pub ages: Vec<(StackId, Histogram)>,
+}
+
+impl Look {
+    /// Looks at each block that `tracker` knows.
+    #[must_use]
+    pub fn take(tracker: &Tracker) -> Look {
+        let oldest = (0..).map(StackId).zip(tracker.oldest());
+        let oldest = oldest.filter_map(|(stack, oldest)| Some((stack, oldest?))).collect();
+        Look { oldest, blocks: tracker.notable_blocks(BLOCKS), ages: tracker.ages() }
     }
 }

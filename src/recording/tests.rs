@@ -110,6 +110,10 @@ impl Run {
     }
 }
 
+fn ledger(run: &Run) -> Profile {
+    run.writer.ledger().expect("it is kept").profile(&mut |_| None)
+}
+
 fn profile(bytes: &[u8]) -> Profile {
     replay(bytes, None).expect("a recording").into_profile(&mut |_| None)
 }
@@ -204,6 +208,21 @@ proptest! {
         }
         equal_at_the_end(&read, &profile(&full.end()))?;
         equal_at_the_end(&read, &profile(&thinned.end()))?;
+    }
+
+    #[test]
+    fn the_ledger_tells_at_any_time_what_the_recording_does(run in runs(), asked_at in 0_usize..300) {
+        let mut written = Run::new(LIMIT, false);
+        written.writer.keep_ledger(begin());
+        for (index, (passes, event)) in run.into_iter().enumerate() {
+            written.event(passes, event);
+            if index == asked_at {
+                written.snapshot();
+                prop_assert_eq!(ledger(&written), profile(&written.contents()));
+            }
+        }
+        let recorded = profile(&written.end());
+        prop_assert_eq!(ledger(&written), recorded);
     }
 
     #[test]
@@ -381,4 +400,30 @@ fn a_recording_begins_with_what_is_watched_and_tells_stacks_before_they_are_name
         _ => '?',
     });
     assert_eq!(kinds.collect::<String>(), "bfs....ae");
+}
+
+#[test]
+fn the_ledger_does_not_grow_with_time() {
+    let (mut run, mut whole) = (Run::new(u64::MAX, false), Run::new(u64::MAX, false));
+    run.writer.keep_ledger(begin());
+    for run in [&mut run, &mut whole] {
+        busy(run, 5_000, 3);
+    }
+    let ledger = ledger(&run);
+    let recorded = profile(&whole.contents());
+    equal_at_the_end(&ledger, &recorded).expect("the same at the end");
+    assert!((500..=1001).contains(&ledger.timeline.len()), "{}", ledger.timeline.len());
+    assert_eq!(ledger.timeline.last(), recorded.timeline.last());
+}
+
+#[test]
+fn a_recording_that_cannot_go_on_does_not_hold_up_the_ledger() {
+    let mut run = Run::new(LIMIT, false);
+    run.writer.keep_ledger(begin());
+    busy(&mut run, 5, 1);
+    let before = run.contents();
+    run.writer.give_up();
+    busy(&mut run, 5, 1);
+    assert_eq!(run.contents(), before);
+    assert_eq!(ledger(&run).sites[0].allocated.count, 10);
 }

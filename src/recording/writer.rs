@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::chunk::{self, append};
 use super::full::EventLog;
+use super::ledger::Ledger;
 use super::reader::thinned;
 use super::record::{
     Begin, BlockRecord, ENDINGS, EndRecord, FrameRecord, FramesRecord, LOSSES, LevelRecord, ModuleRecord, NamesRecord,
@@ -126,6 +127,10 @@ pub struct Writer {
     last: Vec<Account>,
     peak: Option<Level>,
     frames: FxHashMap<Frame, u32>,
+    /// What is written adds up to this, if somebody may ask.
+    ledger: Option<Ledger>,
+    /// Only the ledger is kept any more.
+    has_given_up: bool,
 }
 
 impl Writer {
@@ -146,9 +151,32 @@ impl Writer {
             last: Vec::new(),
             peak: None,
             frames: FxHashMap::default(),
+            ledger: None,
+            has_given_up: false,
         };
-        writer.append(&Record::Begin(begin))?;
+        writer.append(Record::Begin(begin))?;
         Ok(writer)
+    }
+
+    /// From now on, what the recording tells is known without reading it again. To be called first of all.
+    pub fn keep_ledger(&mut self, begin: Begin) {
+        self.ledger = Some(Ledger::new(begin));
+    }
+
+    /// What [`keep_ledger`](Self::keep_ledger) has kept.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
+    }
+
+    /// The same, to be told what is in no recording.
+    pub fn ledger_mut(&mut self) -> Option<&mut Ledger> {
+        self.ledger.as_mut()
+    }
+
+    /// Writes no more; the ledger goes on.
+    pub fn give_up(&mut self) {
+        self.has_given_up = true;
     }
 
     /// A module that frames name from now on. Those of a recording are numbered as in the table they come from.
@@ -156,7 +184,7 @@ impl Writer {
     /// # Errors
     /// Those of the file; so with the others.
     pub fn module(&mut self, module: &Module) -> io::Result<()> {
-        self.append(&Record::Module(ModuleRecord {
+        self.append(Record::Module(ModuleRecord {
             id: module.id.0,
             path: module.path.to_string_lossy().into_owned(),
             build_id: module.build_id.as_deref().unwrap_or_default().to_vec(),
@@ -184,9 +212,9 @@ impl Writer {
             }));
         }
         if !new.is_empty() {
-            self.append(&Record::Frames(FramesRecord { first, frames: new }))?;
+            self.append(Record::Frames(FramesRecord { first, frames: new }))?;
         }
-        self.append(&Record::Stack(StackRecord {
+        self.append(Record::Stack(StackRecord {
             id: id.0,
             frames: numbers,
             ending: number_of(&ENDINGS, &backtrace.ending),
@@ -208,17 +236,8 @@ impl Writer {
     /// # Errors
     /// Those of the file.
     pub fn sample(&mut self, sample: &Sample) -> io::Result<()> {
-        let has_new_peak = sample.peak != self.peak;
-        self.peak = sample.peak;
-        let sites = sample.sites.iter().map(|(stack, account)| self.site(*stack, account, has_new_peak)).collect();
-        self.append(&Record::Sample(SampleRecord {
-            level: sample.level.into(),
-            peak: sample.peak.filter(|_| has_new_peak).map(LevelRecord::from),
-            unknown_frees: sample.unknown_frees,
-            resized: pair(sample.resized),
-            losses: sample.losses.iter().map(|(loss, &count)| (number_of(&LOSSES, loss), count)).collect(),
-            sites,
-        }))?;
+        let record = self.sample_record(sample);
+        self.append(record)?;
         if !sample.blocks.is_empty() {
             let record = |block: &crate::notable::KnownBlock| BlockRecord {
                 address: block.address,
@@ -226,14 +245,36 @@ impl Writer {
                 allocated: block.allocated.0,
                 stack: block.stack.0,
             };
-            self.append(&Record::Blocks(sample.blocks.iter().map(record).collect()))?;
+            self.append(Record::Blocks(sample.blocks.iter().map(record).collect()))?;
         }
         if let Some(ages) = &sample.ages {
             let nothing = Histogram::default();
             let record = |(stack, ages): (&StackId, &Histogram)| (stack.0, changed_buckets(&nothing, ages));
-            self.append(&Record::Ages(ages.iter().map(record).collect()))?;
+            self.append(Record::Ages(ages.iter().map(record).collect()))?;
         }
         Ok(())
+    }
+
+    /// A moment that the recording has by its single events: for the ledger only.
+    pub fn note(&mut self, sample: &Sample) {
+        let record = self.sample_record(sample);
+        if let Some(ledger) = &mut self.ledger {
+            ledger.take(record);
+        }
+    }
+
+    fn sample_record(&mut self, sample: &Sample) -> Record {
+        let has_new_peak = sample.peak != self.peak;
+        self.peak = sample.peak;
+        let sites = sample.sites.iter().map(|(stack, account)| self.site(*stack, account, has_new_peak)).collect();
+        Record::Sample(SampleRecord {
+            level: sample.level.into(),
+            peak: sample.peak.filter(|_| has_new_peak).map(LevelRecord::from),
+            unknown_frees: sample.unknown_frees,
+            resized: pair(sample.resized),
+            losses: sample.losses.iter().map(|(loss, &count)| (number_of(&LOSSES, loss), count)).collect(),
+            sites,
+        })
     }
 
     fn site(&mut self, stack: StackId, account: &Account, has_new_peak: bool) -> SiteRecord {
@@ -268,7 +309,7 @@ impl Writer {
     /// # Errors
     /// Those of the file.
     pub fn snapshot(&mut self, cause: &str) -> io::Result<()> {
-        self.append(&Record::Snapshot(cause.into()))
+        self.append(Record::Snapshot(cause.into()))
     }
 
     /// Single events.
@@ -277,7 +318,7 @@ impl Writer {
     /// Those of the file.
     pub fn events(&mut self, log: EventLog) -> io::Result<()> {
         match log.into_record() {
-            Some(record) => self.append(&Record::Events(record)),
+            Some(record) => self.append(Record::Events(record)),
             None => Ok(()),
         }
     }
@@ -287,7 +328,7 @@ impl Writer {
     /// # Errors
     /// Those of the file.
     pub fn remark(&mut self, text: &str) -> io::Result<()> {
-        self.append(&Record::Remark(text.into()))
+        self.append(Record::Remark(text.into()))
     }
 
     /// How many frames were written.
@@ -297,7 +338,7 @@ impl Writer {
     }
 
     pub(super) fn append_names(&mut self, names: NamesRecord) -> io::Result<()> {
-        self.append(&Record::Names(names))
+        self.append(Record::Names(names))
     }
 
     /// The end of the run, and why, as a sentence.
@@ -305,7 +346,7 @@ impl Writer {
     /// # Errors
     /// Those of the file.
     pub fn end(&mut self, at: Timestamp, ending: &str) -> io::Result<()> {
-        self.append(&Record::End(EndRecord { at: at.0, ending: ending.into() }))
+        self.append(Record::End(EndRecord { at: at.0, ending: ending.into() }))
     }
 
     /// All that was written.
@@ -324,7 +365,15 @@ impl Writer {
         }
     }
 
-    pub(super) fn append(&mut self, record: &Record) -> io::Result<()> {
+    pub(super) fn append(&mut self, record: Record) -> io::Result<()> {
+        let written = if self.has_given_up { Ok(()) } else { self.write(&record) };
+        if let Some(ledger) = &mut self.ledger {
+            ledger.take(record);
+        }
+        written
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut counted = Counted { output: &mut self.storage, length: 0 };
         append(record, &mut counted)?;
         self.length += counted.length;

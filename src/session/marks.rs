@@ -21,16 +21,11 @@ pub(super) struct Marks {
 }
 
 struct Mark {
-    moment: Moment,
+    moment: Sample,
+    /// Each event until then, if those are recorded.
+    events: Option<EventLog>,
     cause: String,
     is_shown: bool,
-}
-
-/// What a recording is told before the snapshot.
-enum Moment {
-    Sample(Sample),
-    /// Each event until then.
-    Events(EventLog),
 }
 
 impl Marks {
@@ -46,20 +41,20 @@ impl Marks {
     /// A snapshot of what `tracker` knows now.
     pub(super) fn take(&mut self, number: u32, tracker: &mut Tracker, log: Option<&mut EventLog>) {
         let Some(name) = self.names.get(number as usize) else { return };
-        let moment = match log {
-            Some(log) => Moment::Events(log.take()),
-            None => Moment::Sample(Sample::take(tracker)),
-        };
-        self.waiting.push(Mark { moment, cause: name.clone(), is_shown: self.taken < SHOWN });
+        let (moment, events) = (Sample::take(tracker), log.map(EventLog::take));
+        self.waiting.push(Mark { moment, events, cause: name.clone(), is_shown: self.taken < SHOWN });
         self.taken += 1;
     }
 
     /// Has those that were taken kept.
     pub(super) fn hand_over(&mut self, source: &dyn Source, reporter: &mut Reporter) {
-        for Mark { moment, cause, is_shown } in self.waiting.drain(..) {
-            match moment {
-                Moment::Sample(sample) => reporter.sample(sample, source),
-                Moment::Events(log) => reporter.events(log, source),
+        for Mark { moment, events, cause, is_shown } in self.waiting.drain(..) {
+            match events {
+                Some(events) => {
+                    reporter.events(events, source);
+                    reporter.note(moment, source);
+                }
+                None => reporter.sample(moment, source),
             }
             reporter.snapshot(cause.into(), is_shown);
         }

@@ -1,11 +1,12 @@
 //! When a recording gets its moments, and snapshots are taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::inquiry::{Question, Reception};
 use super::reporter::Reporter;
 use super::{Feed, Signals};
 use crate::event::Timestamp;
-use crate::recording::Sample;
+use crate::recording::{Look, Sample};
 use crate::source::Source;
 
 /// Between two moments of a recording.
@@ -14,17 +15,25 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// So many single events are written at once at the most.
 const EVENTS: usize = 1 << 16;
 
+/// Between two looks at each block for those who ask pass so many times what one costs.
+const SPARING: u32 = 20;
+
 /// What is due next.
 pub(super) struct Moments {
     last: Timestamp,
     interval: Option<Duration>,
     last_interval: Timestamp,
+    /// When each block may be looked at again.
+    next_look: Option<Instant>,
+    /// To be answered once the source has told how things are now.
+    waiting: Vec<Question>,
 }
 
 impl Moments {
     /// With a snapshot each `interval`.
     pub(super) fn new(interval: Option<Duration>) -> Self {
-        Self { last: Timestamp::default(), interval, last_interval: Timestamp::default() }
+        let never = Timestamp::default();
+        Self { last: never, interval, last_interval: never, next_look: None, waiting: Vec::new() }
     }
 
     /// Does what is due.
@@ -32,8 +41,9 @@ impl Moments {
         &mut self,
         feed: &mut Feed<'_>,
         signals: &Signals,
-        source: &dyn Source,
+        source: &mut dyn Source,
         reporter: &mut Reporter,
+        reception: &Reception,
     ) {
         feed.marks.hand_over(source, reporter);
         let now = feed.now;
@@ -45,29 +55,68 @@ impl Moments {
         } else {
             None
         };
+        let questions = self.questions(source, reception);
+        let is_asked = cause.is_some() || !questions.is_empty();
         let is_due = now.since(self.last) >= PERIOD;
-        match &mut feed.log {
-            Some(log) => {
-                if is_due || cause.is_some() || log.len() >= EVENTS {
-                    self.last = now;
-                    reporter.events(log.take(), source);
-                }
-            }
-            // A moment that is left out is in the next.
-            None => {
-                if is_due && !reporter.is_behind() || cause.is_some() {
-                    self.last = now;
-                    // Whoever asks for a look wants to see how old what is.
-                    let sample = match cause {
-                        Some(_) => Sample::take_with_ages(feed.tracker, source.ages()),
-                        None => Sample::take(feed.tracker),
-                    };
-                    reporter.sample(sample, source);
-                }
-            }
+        // A moment that is left out is in the next.
+        if is_due && !reporter.is_behind() || is_asked {
+            self.last = now;
+            take(feed, cause.is_some(), source, reporter);
+        } else if let Some(log) = &mut feed.log
+            && (is_due || log.len() >= EVENTS)
+        {
+            reporter.events(log.take(), source);
+        }
+        if is_asked {
+            self.look(feed, source, reporter);
         }
         if let Some(cause) = cause {
             reporter.snapshot(cause.into(), true);
         }
+        if !questions.is_empty() {
+            reporter.questions(questions);
+        }
+    }
+
+    /// What is to be answered now.
+    fn questions(&mut self, source: &mut dyn Source, reception: &Reception) -> Vec<Question> {
+        let due = std::mem::take(&mut self.waiting);
+        if reception.is_asked() {
+            self.waiting = reception.take();
+        }
+        if self.waiting.is_empty() || !source.hasten() {
+            return due;
+        }
+        due.into_iter().chain(self.waiting.drain(..)).collect()
+    }
+
+    /// Looks at each block, if that was not done just now.
+    fn look(&mut self, feed: &Feed<'_>, source: &dyn Source, reporter: &mut Reporter) {
+        if !source.tells_events() {
+            let counted = Look { oldest: Vec::new(), blocks: source.notable_blocks(), ages: source.ages() };
+            reporter.look(counted, source);
+            return;
+        }
+        let began = Instant::now();
+        if self.next_look.is_none_or(|next| began >= next) {
+            reporter.look(Look::take(feed.tracker), source);
+            let ended = Instant::now();
+            self.next_look = Some(ended + (ended - began) * SPARING);
+        }
+    }
+}
+
+/// A moment, for the recording and for those who ask. A snapshot tells how old what is.
+fn take(feed: &mut Feed<'_>, is_snapshot: bool, source: &dyn Source, reporter: &mut Reporter) {
+    let sample = match is_snapshot && feed.log.is_none() {
+        true => Sample::take_with_ages(feed.tracker, source.ages()),
+        false => Sample::take(feed.tracker),
+    };
+    match &mut feed.log {
+        Some(log) => {
+            reporter.events(log.take(), source);
+            reporter.note(sample, source);
+        }
+        None => reporter.sample(sample, source),
     }
 }

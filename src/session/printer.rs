@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use memleax_platform::{Pid, RootDirectory};
 
+use super::inquiry::{Question, Taken};
 use super::recorder::{Plan, Recorder};
 use super::reporter::{Message, Shared};
 use super::sieve::Sieve;
 use super::{Error, Showing};
 use crate::config::LiveForm;
 use crate::event::{Backtrace, Frame, StackId, Timestamp};
-use crate::profile::View;
+use crate::profile::{Profile, View};
 use crate::report::{End, JsonLines, Live, Progress, Text};
 use crate::source::Notice;
 use crate::symbol::{DebugFile, NamedFrame, NamedStack, SymbolOptions, Symbolizer};
@@ -65,7 +66,7 @@ pub(super) fn print(
     let unused = subject.debug_file.filter(|_| debug_file.is_none());
     let symbolizer =
         Symbolizer::new(SymbolOptions { debug_file, target_root: subject.root, ..SymbolOptions::default() });
-    let mut recorder = Recorder::begin(plan).map_err(Error::Recording)?;
+    let mut recorder = Recorder::begin_with_ledger(plan).map_err(Error::Recording)?;
     recorder.modules(&modules);
     let names = Names { symbolizer, modules, stacks: HashMap::new(), shared };
     let report: Box<dyn Live> = match subject.form {
@@ -99,6 +100,9 @@ impl Printer {
             }
             Message::Sample(sample) => self.recorder.sample(&sample),
             Message::Events(events) => self.recorder.events(events),
+            Message::Note(sample) => self.recorder.note(&sample),
+            Message::Look(look) => self.recorder.look(look),
+            Message::Questions(questions) => self.answer(questions),
             Message::Notice(Notice::Hooked(_)) if self.quiet => {}
             Message::Notice(notice) => {
                 if let Notice::Warning(warning) = &notice {
@@ -139,9 +143,27 @@ impl Printer {
 
     /// Prints what is live now.
     fn show_live(&mut self) -> Result<(), Error> {
-        let Some(replayed) = self.recorder.replay().map_err(Error::Recording)? else { return Ok(()) };
-        let profile = replayed.into_profile(&mut |frame| Some(self.names.frame(frame)));
+        let Some(profile) = self.profile() else { return Ok(()) };
         Ok(self.report.snapshot(&self.sieve.apply(profile), &self.view)?)
+    }
+
+    /// All that is known now.
+    fn profile(&mut self) -> Option<Profile> {
+        let names = &mut self.names;
+        self.recorder.profile(|frame| names.frame(frame))
+    }
+
+    /// Answers all who have asked until now. That one of them waits no longer does not matter to the others.
+    fn answer(&mut self, questions: Vec<Question>) {
+        for cause in questions.iter().filter_map(|question| question.snapshot.as_deref()) {
+            self.recorder.snapshot(cause);
+        }
+        let mut number = self.recorder.count_snapshots();
+        let Some(profile) = self.profile().map(Arc::new) else { return };
+        for Question { snapshot, answer } in questions.into_iter().rev() {
+            _ = answer.try_send(Taken { number, profile: Arc::clone(&profile) });
+            number -= usize::from(snapshot.is_some());
+        }
     }
 
     fn end(&mut self, end: End, broke_off: Option<String>, statistics: &Statistics) -> Result<(), Error> {

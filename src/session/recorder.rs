@@ -9,7 +9,8 @@ use memleax_platform::{ExitStatus, Pid};
 use super::Error;
 use crate::config::{Config, Keep, Target};
 use crate::event::{Backtrace, Frame, StackId, Timestamp};
-use crate::recording::{self, Begin, EventLog, Replayed, Sample, Storage, Writer};
+use crate::profile::Profile;
+use crate::recording::{self, Begin, EventLog, Ledger, Look, Sample, Storage, Writer};
 use crate::report::End;
 use crate::source::Source;
 use crate::symbol::NamedFrame;
@@ -89,6 +90,17 @@ impl Recorder {
         Ok(Self { writer, is_wanted: plan.is_wanted, modules: 0, failure: None })
     }
 
+    /// The same, and what it tells may be asked for on the way.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub(super) fn begin_with_ledger(plan: Plan) -> io::Result<Self> {
+        let begin = plan.begin.clone();
+        let mut recorder = Self::begin(plan)?;
+        recorder.writer.keep_ledger(begin);
+        Ok(recorder)
+    }
+
     pub(super) fn modules(&mut self, modules: &ModuleTable) {
         for module in modules.iter().skip(self.modules) {
             self.attempt(|writer| writer.module(module));
@@ -117,9 +129,26 @@ impl Recorder {
         self.attempt(|writer| writer.snapshot(cause));
     }
 
-    /// What the recording tells until now.
-    pub(super) fn replay(&mut self) -> io::Result<Option<Replayed>> {
-        Ok(recording::replay(&self.writer.contents()?, None))
+    /// A moment that the recording has by its single events.
+    pub(super) fn note(&mut self, sample: &Sample) {
+        self.writer.note(sample);
+    }
+
+    /// What a look at each block tells, for those who ask.
+    pub(super) fn look(&mut self, look: Look) {
+        if let Some(ledger) = self.writer.ledger_mut() {
+            ledger.look(look);
+        }
+    }
+
+    /// What the recording tells until now; nothing if that is not kept.
+    pub(super) fn profile(&self, mut name: impl FnMut(&Frame) -> Arc<NamedFrame>) -> Option<Profile> {
+        Some(self.writer.ledger()?.profile(&mut |frame| Some(name(frame))))
+    }
+
+    /// Snapshots taken until now.
+    pub(super) fn count_snapshots(&self) -> usize {
+        self.writer.ledger().map_or(0, Ledger::count_snapshots)
     }
 
     /// True if frames are to be named for those who read the recording.
@@ -152,16 +181,16 @@ impl Recorder {
 
     /// After the first failure (a full disk) nothing more is written: it would not be readable.
     fn attempt(&mut self, write: impl FnOnce(&mut Writer) -> io::Result<()>) {
-        if self.failure.is_none()
-            && let Err(error) = write(&mut self.writer)
-        {
+        if let Err(error) = write(&mut self.writer) {
             tracing::warn!("the recording ends here: {error}");
+            self.writer.give_up();
             self.failure = Some(error);
         }
     }
 }
 
-fn sentence(end: End) -> String {
+/// Why monitoring ended.
+pub(super) fn sentence(end: End) -> String {
     match end {
         End::TargetEnded(ExitStatus::Exited(status)) => format!("The process ended with status {status}."),
         End::TargetEnded(ExitStatus::Killed(signal)) => format!("The process was killed by signal {}.", signal.0),

@@ -17,10 +17,11 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use super::Error;
+use super::inquiry::Question;
 use super::printer::{self, Subject};
 use super::recorder::Plan;
 use crate::event::{Backtrace, FrameKind, StackId};
-use crate::recording::{EventLog, Sample};
+use crate::recording::{EventLog, Look, Sample};
 use crate::report::End;
 use crate::source::{Notice, Source};
 use crate::tracker::{Finding, Statistics};
@@ -45,6 +46,12 @@ pub(super) enum Message {
     Sample(Box<Sample>),
     /// Single events, for the recording.
     Events(EventLog),
+    /// A moment that the recording has by those; for who asks.
+    Note(Box<Sample>),
+    /// What a look at each block has told.
+    Look(Look),
+    /// To be answered by what is known as of the last moment.
+    Questions(Vec<Question>),
     /// What is live as of the last sample is to be kept, and perhaps shown.
     Snapshot {
         cause: Cow<'static, str>,
@@ -163,6 +170,23 @@ impl Reporter {
     pub(super) fn events(&mut self, events: EventLog, source: &dyn Source) {
         self.send_new_stacks(source);
         self.send(Message::Events(events));
+    }
+
+    /// A moment that the recording has by its events.
+    pub(super) fn note(&mut self, sample: Sample, source: &dyn Source) {
+        self.send_new_stacks(source);
+        self.send(Message::Note(Box::new(sample)));
+    }
+
+    /// What a look at each block has told.
+    pub(super) fn look(&mut self, look: Look, source: &dyn Source) {
+        self.send_new_stacks(source);
+        self.send(Message::Look(look));
+    }
+
+    /// Has them answered by what is known as of the last moment.
+    pub(super) fn questions(&mut self, questions: Vec<Question>) {
+        self.send(Message::Questions(questions));
     }
 
     /// What was live at the last sample is kept as a snapshot, and perhaps shown.

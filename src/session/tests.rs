@@ -1,5 +1,7 @@
 //! Runs over a scripted source: what ends one, in which order things happen then, and what reaches the report.
 
+mod inquiries;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -210,6 +212,7 @@ struct Run {
     source: Scripted,
     signals: Signals,
     log: Log,
+    attendants: Vec<Attendant>,
 }
 
 impl Run {
@@ -233,7 +236,7 @@ impl Run {
             log: log.clone(),
             detach: Ok(Vec::new()),
         };
-        Self { source, signals, log }
+        Self { source, signals, log, attendants: Vec::new() }
     }
 
     fn go(&mut self, config: &Config) -> Result<Outcome, Vec<Error>> {
@@ -248,7 +251,7 @@ impl Run {
             backend: "scripted".into(),
             program: None,
             storage,
-            on_child: Box::new(|_| Tally::default()),
+            company: Company { attendants: std::mem::take(&mut self.attendants), ..Company::default() },
         };
         let showing = Showing { filters: Filters::default(), view: View::Leaks };
         watch(&mut self.source, watched, config, &showing, &self.signals, output)
