@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod event;
 pub mod filter;
 pub mod histogram;
+pub mod likeness;
 pub mod marker;
 pub mod notable;
 pub mod profile;

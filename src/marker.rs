@@ -7,14 +7,7 @@ use object::elf::{STT_FUNC, STT_GNU_IFUNC};
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSymbol, SymbolKind};
 
-/// How many names that are like a missing one are told.
-const NEAR: usize = 3;
-
-/// Names that differ by more characters are not alike.
-const FARTHEST: usize = 2;
-
-/// Shorter names are part of too many others to say anything.
-const SHORTEST_PART: usize = 4;
+use crate::likeness::Near;
 
 /// A function each of whose calls is an [`Event::Marked`](crate::event::Event::Marked).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,15 +30,15 @@ struct Wanted {
     found: bool,
     /// Some module has it as a function whose code is chosen at run time.
     indirect: bool,
-    /// Names of other functions that are like it, the most alike first.
-    near: Vec<(usize, String)>,
+    near: Near,
 }
 
 impl Markers {
     /// For functions of these names, as the linker knows them.
     #[must_use]
     pub fn new(names: &[String]) -> Markers {
-        let wanted = |name: &String| Wanted { name: name.clone(), found: false, indirect: false, near: Vec::new() };
+        let wanted =
+            |name: &String| Wanted { name: name.clone(), found: false, indirect: false, near: Near::default() };
         Markers { wanted: names.iter().map(wanted).collect() }
     }
 
@@ -96,7 +89,9 @@ impl Markers {
             let name = name.split('@').next().unwrap_or(name);
             for (number, wanted) in (0..).zip(&mut self.wanted) {
                 if wanted.name != name {
-                    wanted.compare(name);
+                    if !wanted.found {
+                        wanted.near.compare(&wanted.name, name);
+                    }
                 } else if kind == STT_GNU_IFUNC {
                     wanted.indirect = true;
                 } else {
@@ -110,40 +105,16 @@ impl Markers {
 }
 
 impl Wanted {
-    /// Keeps a function's name if it is among the most alike.
-    fn compare(&mut self, other: &str) {
-        if self.found {
-            return;
-        }
-        let Some(distance) = distance(&self.name, other) else { return };
-        let place = self.near.partition_point(|(nearer, _)| *nearer <= distance);
-        if place < NEAR && !self.near.iter().any(|(_, known)| known == other) {
-            self.near.insert(place, (distance, other.to_owned()));
-            self.near.truncate(NEAR);
-        }
-    }
-
     fn is_missing(&self) -> String {
         let name = &self.name;
         if self.indirect {
             return format!("cannot take snapshots at calls of {name}: which code it is, is chosen at run time");
         }
-        let near: Vec<&str> = self.near.iter().map(|(_, name)| name.as_str()).collect();
-        let near = if near.is_empty() { String::new() } else { format!("; like it are {}", near.join(", ")) };
         format!(
-            "no function {name} yet: snapshots are taken at its calls once a library is loaded that has a symbol of that name{near}"
+            "no function {name} yet: snapshots are taken at its calls once a library is loaded that has a symbol of that name{}",
+            self.near
         )
     }
-}
-
-/// How far apart two names are; nothing for those that are not alike. A name that is part of the other (as in `_Z4markv`) is farther than one
-/// that is misspelt.
-fn distance(wanted: &str, other: &str) -> Option<usize> {
-    let by_length = wanted.len().abs_diff(other.len());
-    let misspelt = (by_length <= FARTHEST && wanted.len() > FARTHEST)
-        .then(|| strsim::osa_distance(&wanted.to_lowercase(), &other.to_lowercase()))
-        .filter(|&distance| distance <= FARTHEST);
-    misspelt.or_else(|| (wanted.len() >= SHORTEST_PART && other.contains(wanted)).then_some(FARTHEST + by_length))
 }
 
 #[cfg(test)]
@@ -151,19 +122,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alike_are_misspelt_names_and_those_with_the_name_in_them() {
-        assert_eq!(distance("snapshot_here", "Snapshot_here"), Some(0));
-        assert_eq!(distance("snapshot_here", "snapshot_heer"), Some(1));
-        assert_eq!(distance("mark_now", "_Z8mark_nowv"), Some(6));
-        assert_eq!(distance("mark_now", "free"), None);
-        assert_eq!(distance("f", "g"), None);
-    }
-
-    #[test]
     fn the_most_alike_are_told_once() {
         let mut markers = Markers::new(&["mark_now".into()]);
         for name in ["_ZN4main8mark_nowEv", "mark_now_too", "mark_not", "mark_not", "mark_nov", "other"] {
-            markers.wanted[0].compare(name);
+            markers.wanted[0].near.compare("mark_now", name);
         }
         let [text] = &markers.missing()[..] else { panic!("one is missing") };
         assert!(
