@@ -322,6 +322,7 @@ mod tests {
                 keep: Keep::Nothing,
                 interval: None,
                 snapshot_at: Vec::new(),
+                objects: crate::objects::Objects::default(),
                 quiet: false,
             }
         );
@@ -397,6 +398,7 @@ mod tests {
                 keep: Keep::Nothing,
                 interval: None,
                 snapshot_at: Vec::new(),
+                objects: crate::objects::Objects::default(),
                 quiet: true,
             }
         );

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use memleax_platform::Pid;
 
+use crate::objects::Objects;
+
 /// Which mechanism observes the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
@@ -116,6 +118,8 @@ pub struct Config {
     pub interval: Option<Duration>,
     /// `--snapshot-at`: functions each of whose calls takes a snapshot, by their symbols.
     pub snapshot_at: Vec<String>,
+    /// `--object`, `--allocator`, `--config`: functions that hand out objects, or memory besides those that are known.
+    pub objects: Objects,
     /// `--live`.
     pub live: LiveForm,
     /// `-q`: no live lines, only the final statistics.

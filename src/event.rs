@@ -16,6 +16,31 @@ impl Timestamp {
     }
 }
 
+/// What kind of thing a block is: memory, or an object of one of the types that the user has named (`--object`). Each class has books of its
+/// own: an object's address is usually a block of memory's, too, and both count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Class(pub u8);
+
+impl Class {
+    /// Memory.
+    pub const MEMORY: Class = Class(0);
+
+    /// How many types of objects there may be: classes 1 to this.
+    pub const MOST_TYPES: usize = 31;
+
+    /// The class of the type of that place in the user's list. Places beyond [`MOST_TYPES`](Self::MOST_TYPES) are for whoever makes the list to refuse.
+    #[must_use]
+    pub fn of_type(place: usize) -> Class {
+        Class(u8::try_from(place + 1).unwrap_or(u8::MAX))
+    }
+
+    /// The place of its type in the user's list; `None` for memory.
+    #[must_use]
+    pub fn type_place(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(1)
+    }
+}
+
 /// A module (executable, shared library, vdso) ever seen mapped in the target: an index into the source's
 /// append-only module table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -159,6 +184,16 @@ pub enum Event {
         /// Who asked.
         stack: StackId,
     },
+    /// One more reference to an object.
+    Retained {
+        /// The object.
+        address: u64,
+    },
+    /// One reference to an object less. It begins with one, and is gone with the last.
+    Released {
+        /// The object.
+        address: u64,
+    },
     /// So many frees, more than were told of, of addresses that are not tracked blocks'. Told by sources that keep the books themselves.
     UnknownFrees(u64),
     /// So many blocks, more than were told of, were resized where they were; with the bytes that they had before. Told by sources that keep
@@ -183,6 +218,18 @@ pub trait Sink {
     /// Takes what a source that keeps the books itself has counted for one call stack since monitoring began. Such a source
     /// tells of blocks in no other way.
     fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals);
+
+    /// Takes one event in the life of an object. Of events only [`Event::Allocated`], [`Event::Freed`], [`Event::Retained`] and
+    /// [`Event::Released`] are told so: what is not seen ([`Event::Lost`]), and all that concerns the process, is told once by
+    /// [`event`](Self::event), for all classes.
+    fn object(&mut self, at: Timestamp, class: Class, event: Event) {
+        let _ = (at, class, event);
+    }
+
+    /// [`counted`](Self::counted) for objects of a class. Call stacks are numbered as those of memory.
+    fn object_counted(&mut self, at: Timestamp, class: Class, stack: StackId, totals: &Totals) {
+        let _ = (at, class, stack, totals);
+    }
 
     /// What is told from now on happened in `process`: the target, or one that it has started.
     fn turn(&mut self, process: Pid) {

@@ -3,7 +3,7 @@
 use memleax_platform::{ExitStatus, Pid};
 
 use crate::event::StackId;
-pub use crate::event::{HookedModule, Notice, Sink};
+pub use crate::event::{Class, HookedModule, Notice, Sink};
 use crate::histogram::Histogram;
 use crate::notable::KnownBlock;
 use crate::stack::StackTable;
@@ -82,6 +82,18 @@ pub trait Source {
     /// time, unless that would cost too much.
     fn hasten(&mut self) -> bool {
         true
+    }
+
+    /// [`notable_blocks`](Self::notable_blocks) of objects of a class.
+    fn notable_objects(&self, class: Class) -> Vec<KnownBlock> {
+        let _ = class;
+        Vec::new()
+    }
+
+    /// [`ages`](Self::ages) of objects of a class.
+    fn object_ages(&self, class: Class) -> Vec<(StackId, Histogram)> {
+        let _ = class;
+        Vec::new()
     }
 
     /// The stacks that events named.

@@ -10,17 +10,19 @@ const LENGTH_LIMIT: usize = 600;
 /// For each module with a closed list: the modules of the crate that it may import.
 const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("event", &[]),
-    ("config", &[]),
-    ("allocator", &["event", "config"]),
+    ("config", &["objects"]),
+    ("objects", &["allocator"]),
+    ("allocator", &["event", "config", "likeness", "symbol", "wildcard"]),
     ("likeness", &[]),
     ("marker", &["likeness"]),
+    ("wildcard", &[]),
     ("stack", &["event"]),
     ("histogram", &[]),
     ("notable", &["event"]),
     ("tracker", &["event", "config", "histogram", "notable"]),
     ("profile", &["event", "histogram", "symbol"]),
     ("recording", &["config", "event", "histogram", "notable", "profile", "symbol", "tracker", "unwind"]),
-    ("filter", &["event", "histogram", "symbol", "profile"]),
+    ("filter", &["event", "histogram", "symbol", "profile", "wildcard"]),
 ];
 
 /// For each module: what it must not know.

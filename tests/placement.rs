@@ -22,10 +22,11 @@ fn arguments(shape: Shape) -> Vec<u8> {
     let sizes = |size: Size| match size {
         Size::Argument(size) => vec![size],
         Size::Product(size, count) => vec![size, count],
+        Size::Nothing => Vec::new(),
     };
     match shape {
         Shape::Allocate { size } => sizes(size),
-        Shape::AllocateInto { out, size } => [sizes(size), vec![out]].concat(),
+        Shape::AllocateInto { out, size, .. } => [sizes(size), vec![out]].concat(),
         Shape::Reallocate { block, size, .. } | Shape::Expand { block, size } | Shape::ExpandToSize { block, size } => {
             [sizes(size), vec![block]].concat()
         }

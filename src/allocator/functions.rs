@@ -1,14 +1,14 @@
 //! The functions, in order of preference: where several are at one address, the first names it.
 
 use super::Size::{self, Argument, Product};
-use super::{Family, Function, Shape};
+use super::{Class, Family, Function, Shape};
 
 const fn allocate(size: Size) -> Shape {
     Shape::Allocate { size }
 }
 
 const fn allocate_into(out: u8, size: Size) -> Shape {
-    Shape::AllocateInto { out, size }
+    Shape::AllocateInto { out, size, always: false }
 }
 
 const fn reallocate(block: u8, size: Size) -> Shape {
@@ -32,15 +32,15 @@ const fn free(block: u8) -> Shape {
 }
 
 const fn c(name: &'static str, shape: Shape) -> Function {
-    Function { name, shape, family: Family::C }
+    Function { name, shape, family: Family::C, class: Class::MEMORY }
 }
 
 const fn cxx(name: &'static str, shape: Shape) -> Function {
-    Function { name, shape, family: Family::Cxx }
+    Function { name, shape, family: Family::Cxx, class: Class::MEMORY }
 }
 
 const fn own(name: &'static str, shape: Shape) -> Function {
-    Function { name, shape, family: Family::Own }
+    Function { name, shape, family: Family::Own, class: Class::MEMORY }
 }
 
 /// Every function that hands out, resizes or takes back blocks of memory.

@@ -1,11 +1,15 @@
 //! Which functions allocate and free memory, and what their arguments mean: data. Which of them a module defines: see
-//! [`hooks`].
+//! [`hooks`]. Functions that the user has named besides, for objects or memory: [`NamedFunctions`].
 
 mod forwarding;
 mod functions;
+mod named;
+mod pattern;
 mod resolve;
 
+pub use crate::event::Class;
 pub use functions::{FUNCTIONS, MAPPING_FUNCTIONS};
+pub use named::{NamedFunction, NamedFunctions};
 pub use resolve::{Hook, Hooks, hooks, observed};
 
 /// How many bytes a call asks for. Arguments are counted from 0.
@@ -15,6 +19,8 @@ pub enum Size {
     Argument(u8),
     /// The product of two arguments; a call whose product overflows fails.
     Product(u8, u8),
+    /// None: of such blocks only the number counts, each has 0 bytes.
+    Nothing,
 }
 
 /// What a call does, which argument is what, and where its result is. Arguments are counted from 0.
@@ -25,12 +31,23 @@ pub enum Shape {
         /// Its size.
         size: Size,
     },
-    /// Returns 0 and stores a new block's address through a pointer, or returns an error and stores nothing.
+    /// Returns 0 and stores a new block's address through a pointer, or returns an error (an `int` other than 0) and stores nothing.
     AllocateInto {
         /// The pointer.
         out: u8,
         /// The block's size.
         size: Size,
+        /// Stores it whatever it returns (`sqlite3_open`). A stored NULL is no block.
+        always: bool,
+    },
+    /// Makes an object of memory that the caller has: returns 0, or an error (an `int` other than 0).
+    Initialize {
+        /// The memory's address. NULL makes nothing.
+        object: u8,
+        /// The object's size.
+        size: Size,
+        /// Makes it whatever it returns (a constructor returns nothing).
+        always: bool,
     },
     /// Returns the block, resized and perhaps moved, or NULL. With a block of NULL: [`Shape::Allocate`].
     Reallocate {
@@ -61,6 +78,17 @@ pub enum Shape {
         /// The block.
         block: u8,
     },
+    /// One more reference to an object; NULL is allowed and does nothing. Of calls of a class within one another, by the same thread and for the same
+    /// object, only the outermost counts, as with [`Shape::Free`].
+    Retain {
+        /// The object.
+        object: u8,
+    },
+    /// One reference less; the last one frees (an object begins with one). A [`Shape::Free`] frees whatever the count, also if it is called within.
+    Release {
+        /// The object.
+        object: u8,
+    },
     /// `mmap`: returns the address or -1. Of interest if `flags` has `MAP_ANONYMOUS`.
     Map {
         /// Bytes.
@@ -90,19 +118,21 @@ impl Shape {
     /// True if the call's effect is known only once it has returned.
     #[must_use]
     pub fn needs_return(self) -> bool {
-        !matches!(self, Shape::Free { .. })
+        !matches!(self, Shape::Free { .. } | Shape::Retain { .. } | Shape::Release { .. })
     }
 }
 
 /// A function that allocates or frees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Function {
-    /// Its symbol.
+    /// Its symbol; of one that the user has named, that name.
     pub name: &'static str,
     /// What it does.
     pub shape: Shape,
     /// How much its name says.
     pub family: Family,
+    /// What it hands out or takes back.
+    pub class: Class,
 }
 
 /// What it takes to believe that a symbol of this name is the function meant.

@@ -10,7 +10,7 @@ use object::{Object, ObjectSymbol};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::forwarding::Forwarding;
-use super::{FUNCTIONS, Family, Function, MAPPING_FUNCTIONS};
+use super::{Class, FUNCTIONS, Family, Function, MAPPING_FUNCTIONS};
 
 /// A function to observe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,22 @@ pub struct Hooks {
     /// Functions whose code is chosen when the program starts (`STT_GNU_IFUNC`). The choice is observed only if it
     /// is also among `hooks`, by another name.
     pub indirect: Vec<&'static str>,
+}
+
+impl Hooks {
+    /// These, and those of `named` that are not among them: at one address the known function is meant. In order of address; at one address at most
+    /// one of a class.
+    #[must_use]
+    pub fn and(self, named: Vec<Hook>) -> Vec<Hook> {
+        let mut hooks = self.hooks;
+        let is_known = |hook: &Hook| {
+            hook.function.class == Class::MEMORY && hooks.iter().any(|known| known.address == hook.address)
+        };
+        let new: Vec<Hook> = named.into_iter().filter(|hook| !is_known(hook)).collect();
+        hooks.extend(new);
+        hooks.sort_by_key(|hook| (hook.address, hook.function.class));
+        hooks
+    }
 }
 
 /// The functions to observe in a module: the allocator's, and with `mappings` those that map memory. `path` and `elf` as for

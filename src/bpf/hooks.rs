@@ -35,9 +35,9 @@ struct Operands {
     traps_return: bool,
 }
 
-/// The probe for a function, whose number is `number`. `None` if the module's code cannot be read.
+/// The probe for a function, whose number is `number`. `None` if the module's code cannot be read, or the kernel's programs do not know what it does.
 pub(super) fn probe(module: &Module, hook: &Hook, number: u32) -> Option<(Probe, Placement)> {
-    let operands = operands(hook.function);
+    let operands = operands(hook.function)?;
     let code = module.image_bytes_from(hook.address)?;
     let code = &code[..code.len().min(LONGEST)];
     let arguments: Vec<u8> = [operands.size, operands.factor, operands.block].into_iter().flatten().collect();
@@ -66,16 +66,17 @@ pub(super) fn marker(module: &Module, marker: &Marker) -> Option<Probe> {
     Some(Probe { role: Role::Marker, offset: module.file_offset(address)?, address, cookie })
 }
 
-fn operands(function: &Function) -> Operands {
+fn operands(function: &Function) -> Option<Operands> {
     let call = |shape: u64, size: Size, block: Option<u8>, product: u64| match size {
         Size::Argument(size) => Operands { shape, size: Some(size), factor: None, block, traps_return: true },
         Size::Product(size, factor) => {
             Operands { shape: shape + product, size: Some(size), factor: Some(factor), block, traps_return: true }
         }
+        Size::Nothing => Operands { shape, size: None, factor: None, block, traps_return: true },
     };
-    match function.shape {
+    Some(match function.shape {
         Shape::Allocate { size } => call(cookie::ALLOCATE, size, None, cookie::PRODUCT),
-        Shape::AllocateInto { out, size } => call(cookie::ALLOCATE_INTO, size, Some(out), 0),
+        Shape::AllocateInto { out, size, .. } => call(cookie::ALLOCATE_INTO, size, Some(out), 0),
         Shape::Reallocate { block, size, frees_on_failure } => {
             let mut operands = call(cookie::REALLOCATE, size, Some(block), cookie::PRODUCT);
             operands.shape |= if frees_on_failure { cookie::FREES_ON_FAILURE } else { 0 };
@@ -86,6 +87,7 @@ fn operands(function: &Function) -> Operands {
         Shape::Free { block } => {
             Operands { shape: cookie::FREE, size: None, factor: None, block: Some(block), traps_return: false }
         }
+        Shape::Initialize { .. } | Shape::Retain { .. } | Shape::Release { .. } => return None,
         Shape::Map { length, flags } => {
             Operands { shape: cookie::MAP, size: Some(length), factor: Some(flags), block: None, traps_return: true }
         }
@@ -103,5 +105,5 @@ fn operands(function: &Function) -> Operands {
             block: Some(address),
             traps_return: false,
         },
-    }
+    })
 }

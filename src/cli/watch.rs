@@ -10,6 +10,7 @@ use memleax_platform::Pid;
 
 use super::duration;
 use crate::config::{Backend, Color, Config, Keep, Limits, LiveForm, Target};
+use crate::objects::Objects;
 
 /// The limits of the original memleax, where a process is watched live.
 const LIMIT: u64 = 1000;
@@ -128,6 +129,7 @@ impl WatchArguments {
             duration: self.duration,
             interval: self.interval,
             snapshot_at: self.snapshot_at,
+            objects: Objects::default(),
             by_thread: self.by_thread,
             mmap: self.mmap,
             color: self.color.into(),

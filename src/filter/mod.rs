@@ -5,7 +5,6 @@
 mod hiding;
 mod noise;
 mod suppression;
-mod wildcard;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -26,9 +26,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::wildcard::Wildcard;
 use crate::profile::Call;
 use crate::symbol::NamedStack;
+use crate::wildcard::Wildcard;
 
 /// Why a suppression file cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,10 @@ use memleax_platform::{Error, Registers, Stop, Tracer};
 
 use super::breakpoints::Permanence;
 use super::callers::Caller;
-use super::calls::{Entry, Pending, Purpose, ReleaseEntry};
+use super::calls::{Count, Entry, Pending, Purpose, ReleaseEntry};
 use super::engine::{Engine, Now};
 use super::isa::native;
-use crate::allocator::{Family, Function, Shape, Size};
+use crate::allocator::{Class, Family, Function, Shape, Size};
 use crate::event::{CallId, Event, Loss};
 
 /// A call within another is taken for that only as long as no more than this many follow each other; then the stack is
@@ -30,6 +30,7 @@ impl<T: Tracer> Engine<T> {
         let size_of = |size: Size| match size {
             Size::Argument(index) => Some(argument(index)),
             Size::Product(left, right) => argument(left).checked_mul(argument(right)),
+            Size::Nothing => Some(0),
         };
         let purpose = match function.shape {
             Shape::Free { block } => return self.freeing(stop, function, argument(block), registers, now),
@@ -39,8 +40,15 @@ impl<T: Tracer> Engine<T> {
             }
             // A size beyond all bounds fails.
             Shape::Allocate { size } => size_of(size).map(|size| Purpose::Allocate { size }),
-            Shape::AllocateInto { out, size } => {
-                size_of(size).map(|size| Purpose::AllocateInto { out: argument(out), size })
+            Shape::AllocateInto { out, size, always } => {
+                size_of(size).map(|size| Purpose::AllocateInto { out: argument(out), size, always })
+            }
+            Shape::Initialize { object, .. } if argument(object) == 0 => None,
+            Shape::Initialize { object, size, always } => {
+                size_of(size).map(|size| Purpose::Initialize { object: argument(object), size, always })
+            }
+            Shape::Retain { object } | Shape::Release { object } => {
+                return self.counting(stop, function, argument(object), registers, now);
             }
             Shape::Reallocate { block, size, frees_on_failure } => {
                 size_of(size).or(frees_on_failure.then_some(u64::MAX)).map(|size| match argument(block) {
@@ -68,7 +76,7 @@ impl<T: Tracer> Engine<T> {
             }),
         };
         match purpose {
-            Some(purpose) => self.calling(stop, purpose, registers, now),
+            Some(purpose) => self.calling(stop, function.class, purpose, registers, now),
             None => Ok(()),
         }
     }
@@ -82,6 +90,7 @@ impl<T: Tracer> Engine<T> {
     fn calling(
         &mut self,
         stop: &Stop,
+        class: Class,
         purpose: Purpose,
         registers: &Registers,
         now: &mut Now<'_>,
@@ -93,10 +102,10 @@ impl<T: Tracer> Engine<T> {
             word(tracer, stop, pending.return_slot()) == Some(pending.return_address)
         };
         let Some(thread) = self.threads.get_mut(&stop.tid) else { return Ok(()) };
-        match thread.calls.enter(function, sp, lasts) {
+        match thread.calls_of(class).enter(function, sp, lasts) {
             Entry::Outermost => {}
             Entry::Nested => {
-                let Some(pending) = thread.calls.pending().copied() else { return Ok(()) };
+                let Some(pending) = thread.calls_of(class).pending().copied() else { return Ok(()) };
                 if pending.nested % UNQUESTIONED_NESTED_CALLS != 0 {
                     return Ok(());
                 }
@@ -104,7 +113,7 @@ impl<T: Tracer> Engine<T> {
                 if self.callers.last_contains(pending.return_address) {
                     return Ok(());
                 }
-                self.calls(stop).abandon();
+                self.calls_of(stop, class).abandon();
                 self.never_returned(&pending, now);
             }
             Entry::Supersedes(pending) => self.never_returned(&pending, now),
@@ -128,7 +137,7 @@ impl<T: Tracer> Engine<T> {
         }
         let returned_sp = sp.wrapping_add(native::RETURN_ADDRESS_SIZE);
         let pending = Pending { function, return_address, returned_sp, purpose, stack, nested: 0 };
-        self.calls(stop).await_return(pending);
+        self.calls_of(stop, class).await_return(pending);
         Ok(())
     }
 
@@ -156,8 +165,9 @@ impl<T: Tracer> Engine<T> {
             word(tracer, stop, address)
         };
         let Some(thread) = self.threads.get_mut(&stop.tid) else { return Ok(()) };
+        let calls = thread.calls_of(function.class);
         // realloc may free the old block itself; whatever else a call frees (a new-handler's reserve) is free.
-        if let Some(pending) = thread.calls.pending()
+        if let Some(pending) = calls.pending()
             && matches!(pending.purpose, Purpose::Reallocate { old, .. } if old == address)
             && word(pending.return_slot()) == Some(pending.return_address)
         {
@@ -165,16 +175,60 @@ impl<T: Tracer> Engine<T> {
         }
         let wraps = self.wrappers.contains(&registers.rip);
         let return_address = if wraps { word(sp) } else { None };
-        match thread.calls.release(registers.rip, address, sp, return_address, word) {
+        match calls.release(registers.rip, address, sp, return_address, word) {
             ReleaseEntry::Outermost => {
                 tracing::trace!("{} of {address:#x} by thread {}", function.name, stop.tid);
                 self.counters.releases += 1;
-                now.emit(Event::Freed { address });
+                now.tell(function.class, Event::Freed { address });
             }
             ReleaseEntry::Nested { within } => {
                 self.wrappers.insert(within);
             }
         }
+        Ok(())
+    }
+
+    /// The entry into a function that adds or takes a reference: its effect is certain, too.
+    fn counting(
+        &mut self,
+        stop: &Stop,
+        function: &'static Function,
+        object: u64,
+        registers: &Registers,
+        now: &mut Now<'_>,
+    ) -> Result<(), Error> {
+        let releases = matches!(function.shape, Shape::Release { .. });
+        let sp = registers.rsp;
+        if object == 0 {
+            return Ok(());
+        }
+        let mut word = |address| {
+            self.counters.extra_reads += 1;
+            word(&mut self.tracer, stop, address)
+        };
+        let Some(return_address) = word(sp) else {
+            now.emit(Event::Lost(Loss::NoStack, 1));
+            return Ok(());
+        };
+        let Some(thread) = self.threads.get_mut(&stop.tid) else { return Ok(()) };
+        let count = Count { releases, function: registers.rip, object, sp, return_address };
+        if let Some(outer) = thread.calls_of(function.class).count(count)
+            && word(outer.sp) == Some(outer.return_address)
+        {
+            // What a call has left in the stack may be there still.
+            let is_tail_call = sp == outer.sp;
+            let is_within = is_tail_call || {
+                self.caller(stop, registers)?;
+                self.callers.last_contains(outer.return_address)
+            };
+            if is_within {
+                self.calls_of(stop, function.class).is_within(outer);
+                return Ok(());
+            }
+        }
+        tracing::trace!("{} of {object:#x} by thread {}", function.name, stop.tid);
+        let address = object;
+        now.tell(function.class, if releases { Event::Released { address } } else { Event::Retained { address } });
         Ok(())
     }
 
@@ -193,6 +247,7 @@ impl<T: Tracer> Engine<T> {
     pub(super) fn returned(
         &mut self,
         stop: &Stop,
+        class: Class,
         pending: &Pending,
         result: u64,
         now: &mut Now<'_>,
@@ -201,17 +256,21 @@ impl<T: Tracer> Engine<T> {
         match pending.purpose {
             Purpose::Allocate { size } => {
                 if result != 0 {
-                    now.emit(Event::Allocated { address: result, size, stack });
+                    now.tell(class, Event::Allocated { address: result, size, stack });
                 }
             }
-            Purpose::AllocateInto { out, size } => {
-                // An int: the upper half of the register is undefined.
-                if result & u64::from(u32::MAX) == 0 {
+            Purpose::AllocateInto { out, size, always } => {
+                if always || is_zero(result) {
                     self.counters.extra_reads += 1;
                     match word(&mut self.tracer, stop, out) {
                         Some(0) | None => {}
-                        Some(address) => now.emit(Event::Allocated { address, size, stack }),
+                        Some(address) => now.tell(class, Event::Allocated { address, size, stack }),
                     }
+                }
+            }
+            Purpose::Initialize { object: address, size, always } => {
+                if always || is_zero(result) {
+                    now.tell(class, Event::Allocated { address, size, stack });
                 }
             }
             Purpose::Reallocate { call, size, frees_on_failure, .. } => now.emit(match result {
@@ -256,6 +315,11 @@ impl<T: Tracer> Engine<T> {
             now.emit(Event::Lost(Loss::NeverReturned, 1));
         }
     }
+}
+
+/// True if what a function that returns an int has returned is 0: the upper half of the register is undefined.
+fn is_zero(result: u64) -> bool {
+    result & u64::from(u32::MAX) == 0
 }
 
 /// 8 bytes of the target's memory.

@@ -17,6 +17,17 @@ pub enum AttachError {
     /// A function of its allocator cannot be hooked.
     #[error(transparent)]
     Hook(#[from] Box<HookError>),
+    /// It has no such functions.
+    #[error(
+        "cannot follow objects in process {pid}: {}; write ?NAME for a function that may be missing, or that comes with a library loaded later",
+        missing.join(", ")
+    )]
+    Missing {
+        /// The process.
+        pid: Pid,
+        /// What is missing.
+        missing: Vec<String>,
+    },
     /// Nothing in it is known to allocate.
     #[error("cannot find an allocator in process {pid}: searched {searched}; {remedy}")]
     NoAllocator {
@@ -169,13 +180,22 @@ impl<T: Tracer> Engine<T> {
         if let Some(error) = errors.into_iter().next() {
             return Err(Box::new(error).into());
         }
-        if self.hooked_functions == 0 {
-            if !self.is_loading(stops)? {
-                return Err(no_allocator(pid, self.images.map()));
-            }
+        let missing = self.settings.named.missing();
+        if self.hooked_functions == 0 && self.is_loading(stops)? {
             self.warn(format!(
                 "the dynamic linker is still loading process {pid}: its allocator is observed as soon as it is there"
             ));
+            for missing in missing {
+                self.warn(format!("nothing is known of it yet; {missing} so far"));
+            }
+        } else if !missing.is_empty() {
+            return Err(AttachError::Missing { pid, missing });
+        } else if self.hooked_functions == 0 {
+            let error = no_allocator(pid, self.images.map());
+            if self.object_functions.is_empty() {
+                return Err(error);
+            }
+            self.warn(format!("{error}; only objects are followed"));
         }
         for missing in self.settings.markers.missing() {
             self.warn(missing);

@@ -39,8 +39,10 @@ pub(super) enum Permanence {
 /// What begins where a breakpoint is.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Meaning {
-    /// A function that allocates or frees.
+    /// A function that allocates or frees memory.
     pub(super) function: Option<&'static Function>,
+    /// A function of objects, perhaps of several types.
+    pub(super) has_objects: bool,
     /// A function whose calls are told of, by its number.
     pub(super) marker: Option<u32>,
     /// What the dynamic linker calls when it has mapped or unmapped a library.

@@ -27,6 +27,17 @@ pub(super) enum Purpose {
         out: u64,
         /// Bytes asked for.
         size: u64,
+        /// Whatever the result is.
+        always: bool,
+    },
+    /// The object is in memory that the caller has, the result is an error number.
+    Initialize {
+        /// Its address.
+        object: u64,
+        /// Its bytes.
+        size: u64,
+        /// Whatever the result is.
+        always: bool,
     },
     /// The result is the block that takes the place of `old`.
     Reallocate {
@@ -123,11 +134,26 @@ pub(super) enum ReleaseEntry {
     },
 }
 
-/// One thread's calls into the allocator.
+/// A call that adds a reference to an object, or takes one. Its return is not awaited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Count {
+    /// It takes one.
+    pub(super) releases: bool,
+    /// The function's entry.
+    pub(super) function: u64,
+    /// The object.
+    pub(super) object: u64,
+    /// The stack pointer at the entry, where its return address is.
+    pub(super) sp: u64,
+    pub(super) return_address: u64,
+}
+
+/// One thread's calls of the functions of one class.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     pending: Option<Pending>,
     release: Option<Release>,
+    count: Option<Count>,
     /// Breakpoints that will be hit once more without a new call, as a signal came first: address and stack pointer.
     rewound: Vec<(u64, u64)>,
 }
@@ -191,6 +217,18 @@ impl Calls {
         }
         self.release = Some(Release { address, sp, return_address, functions: [function, 0, 0, 0] });
         ReleaseEntry::Outermost
+    }
+
+    /// Takes note of a call that counts references. Returns the one within which it may have been made: to tell for sure takes a look at the stack.
+    pub(super) fn count(&mut self, count: Count) -> Option<Count> {
+        let outer = self.count.replace(count)?;
+        let is_akin = outer.releases == count.releases && outer.object == count.object;
+        (is_akin && outer.function != count.function && count.sp <= outer.sp).then_some(outer)
+    }
+
+    /// The call noted last was made within `outer`.
+    pub(super) fn is_within(&mut self, outer: Count) {
+        self.count = Some(outer);
     }
 
     /// The thread's program counter was put back to a breakpoint that it had passed.

@@ -91,6 +91,7 @@ impl<T: Tracer> Engine<T> {
         self.guard_losses = 0;
         self.code_refused = None;
         self.hooked_functions = 0;
+        self.object_functions.clear();
         now.emit(Event::Replaced);
         self.begin_program(stop)
     }
@@ -123,10 +124,10 @@ impl<T: Tracer> Engine<T> {
 
     /// A thread is no more.
     pub(super) fn thread_ended(&mut self, tid: Tid, now: &mut Now<'_>) {
-        if let Some(mut thread) = self.threads.remove(&tid)
-            && let Some(pending) = thread.calls.abandon()
-        {
-            self.never_returned(&pending, now);
+        if let Some(mut thread) = self.threads.remove(&tid) {
+            for pending in thread.abandon() {
+                self.never_returned(&pending, now);
+            }
         }
     }
 

@@ -7,12 +7,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::breakpoints::{Breakpoints, Passage, Permanence};
 use super::callers::Callers;
-use super::calls::Calls;
+use super::calls::{Calls, Pending};
 use super::counters::Counters;
 use super::images::Images;
 use super::isa::native;
 use super::slots::Slots;
-use crate::event::{Event, Sink, Timestamp};
+use crate::allocator::{Function, NamedFunctions};
+use crate::event::{Class, Event, Sink, Timestamp};
 use crate::marker::Markers;
 use crate::source::{Finished, Notice, Progress};
 use crate::unwind::DebugFiles;
@@ -33,6 +34,15 @@ impl Now<'_> {
     pub(super) fn emit(&mut self, event: Event) {
         self.sink.event(self.at, event);
     }
+
+    /// Of a block of memory or an object.
+    pub(super) fn tell(&mut self, class: Class, event: Event) {
+        if class == Class::MEMORY {
+            self.sink.event(self.at, event);
+        } else {
+            self.sink.object(self.at, class, event);
+        }
+    }
 }
 
 /// What is asked of the engine.
@@ -48,13 +58,34 @@ pub(super) struct Settings {
     pub(super) mmap: bool,
     /// Functions whose calls are told of.
     pub(super) markers: Markers,
+    /// Functions of objects, and of memory besides those that are known.
+    pub(super) named: NamedFunctions,
 }
 
 /// A thread of the target, as far as it was seen.
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) pid: Pid,
+    /// Of memory.
     pub(super) calls: Calls,
+    /// Of objects, by class; as far as the thread has called their functions.
+    objects: Vec<Calls>,
+}
+
+impl Thread {
+    /// Its calls of the functions of a class.
+    pub(super) fn calls_of(&mut self, class: Class) -> &mut Calls {
+        let Some(place) = class.type_place() else { return &mut self.calls };
+        if place >= self.objects.len() {
+            self.objects.resize_with(place + 1, Calls::default);
+        }
+        &mut self.objects[place]
+    }
+
+    /// The calls that it will not return from any more.
+    pub(super) fn abandon(&mut self) -> Vec<Pending> {
+        self.objects.iter_mut().chain([&mut self.calls]).filter_map(Calls::abandon).collect()
+    }
 }
 
 /// Everything known of the target.
@@ -79,8 +110,10 @@ pub(super) struct Engine<T> {
     pub(super) guard_losses: u32,
     /// Return addresses at which no breakpoint can be set.
     pub(super) unobservable: FxHashSet<u64>,
-    /// Functions hooked since attach or exec.
+    /// Functions of memory hooked since attach or exec.
     pub(super) hooked_functions: usize,
+    /// Functions of objects, by their addresses; at one address at most one of a type.
+    pub(super) object_functions: FxHashMap<u64, Vec<&'static Function>>,
     /// Functions that free by calling another function that is observed, too.
     pub(super) wrappers: FxHashSet<u64>,
     /// Stops that came while all threads were halted for another reason.
@@ -112,6 +145,7 @@ impl<T: Tracer> Engine<T> {
             guard_losses: 0,
             unobservable: FxHashSet::default(),
             hooked_functions: 0,
+            object_functions: FxHashMap::default(),
             wrappers: FxHashSet::default(),
             deferred: VecDeque::new(),
             births: None,
@@ -270,8 +304,11 @@ impl<T: Tracer> Engine<T> {
             return Ok(());
         }
         if let Some(pending) = calls.leave(address, registers.rsp) {
-            self.returned(stop, &pending, registers.result(), now)?;
+            self.returned(stop, Class::MEMORY, &pending, registers.result(), now)?;
             self.no_longer_awaited(stop, address)?;
+        }
+        if !self.object_functions.is_empty() {
+            self.objects_returned(stop, address, registers, now)?;
         }
         let Some(&breakpoint) = self.breakpoints.get(address) else { return Ok(()) };
         if let Some(number) = breakpoint.meaning.marker {
@@ -279,6 +316,11 @@ impl<T: Tracer> Engine<T> {
         }
         if let Some(function) = breakpoint.meaning.function {
             self.entered(stop, function, registers, now)?;
+        }
+        if breakpoint.meaning.has_objects {
+            for function in self.object_functions.get(&address).cloned().unwrap_or_default() {
+                self.entered(stop, function, registers, now)?;
+            }
         }
         if breakpoint.meaning.is_loader_state {
             self.refresh_images(stop)?;
@@ -289,9 +331,34 @@ impl<T: Tracer> Engine<T> {
         Ok(())
     }
 
-    pub(super) fn calls(&mut self, stop: &Stop) -> &mut Calls {
+    /// Calls that hand out objects have returned to `address`: one that ended in a jump to another returns with that.
+    fn objects_returned(
+        &mut self,
+        stop: &Stop,
+        address: u64,
+        registers: &Registers,
+        now: &mut Now<'_>,
+    ) -> Result<(), Error> {
+        for place in 0..self.thread(stop).objects.len() {
+            if let Some(pending) = self.thread(stop).objects[place].leave(address, registers.rsp) {
+                self.returned(stop, Class::of_type(place), &pending, registers.result(), now)?;
+                self.no_longer_awaited(stop, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn thread(&mut self, stop: &Stop) -> &mut Thread {
         let thread = self.threads.entry(stop.tid);
-        &mut thread.or_insert_with(|| Thread { pid: stop.pid, calls: Calls::default() }).calls
+        thread.or_insert_with(|| Thread { pid: stop.pid, calls: Calls::default(), objects: Vec::new() })
+    }
+
+    pub(super) fn calls(&mut self, stop: &Stop) -> &mut Calls {
+        &mut self.thread(stop).calls
+    }
+
+    pub(super) fn calls_of(&mut self, stop: &Stop, class: Class) -> &mut Calls {
+        self.thread(stop).calls_of(class)
     }
 
     /// Lets a thread that hit the breakpoint at `address` (where `registers` have it) carry out what belongs there.

@@ -141,7 +141,8 @@ impl<T: Tracer> FamilySource<T> {
     fn born(&mut self, parent: Pid, stop: Stop, at: Timestamp, sink: &mut dyn Sink) -> Result<(), PlatformError> {
         let pid = stop.pid;
         // Snapshots are the target's own.
-        let settings = Settings { pid, markers: Markers::default(), ..self.settings };
+        let named = self.settings.named.optional();
+        let settings = Settings { pid, markers: Markers::default(), named, ..self.settings };
         let mut engine = Engine::new(self.kin.of(pid), settings, shared(&self.debug_files));
         engine.births = Some(Vec::new());
         let is_copy = stop.kind != StopKind::Exec;

@@ -8,7 +8,7 @@ use super::breakpoints::Meaning;
 use super::engine::Engine;
 use super::isa::native;
 use super::sites::SiteError;
-use crate::allocator::{self, Hook};
+use crate::allocator::{self, Class, Hook};
 use crate::marker::Marker;
 use crate::source::{HookedModule, Notice};
 use crate::unwind::{Changes, Module, Role, state_changed_function};
@@ -66,9 +66,18 @@ impl<T: Tracer> Engine<T> {
         let mut functions = Vec::new();
         for Hook { function, address } in self.functions_of(module) {
             let address = module.run_time_address(address);
-            let meaning = Meaning { function: Some(function), ..Meaning::default() };
+            let meaning = match function.class {
+                Class::MEMORY => Meaning { function: Some(function), ..Meaning::default() },
+                _ => Meaning { has_objects: true, ..Meaning::default() },
+            };
             match self.set_breakpoint(stop, address, meaning) {
-                Ok(()) => functions.push(function.name),
+                Ok(()) => {
+                    functions.push(function.name);
+                    match function.class {
+                        Class::MEMORY => self.hooked_functions += 1,
+                        _ => self.object_functions.entry(address).or_default().push(function),
+                    }
+                }
                 Err(SiteError::Platform(error @ Error::Gone(_))) => return Err(error),
                 Err(cause) => errors.push(HookError {
                     function: function.name,
@@ -80,7 +89,8 @@ impl<T: Tracer> Engine<T> {
             }
         }
         if !functions.is_empty() {
-            self.hooked_functions += functions.len();
+            // A glob names several.
+            functions.dedup();
             let path = module.path.display().to_string();
             self.notices.push(Notice::Hooked(HookedModule { path, functions }));
         }
@@ -142,7 +152,8 @@ impl<T: Tracer> Engine<T> {
                 module.path.display()
             ));
         }
-        found.hooks
+        let debug_file = || self.images.debug_file(module).map(|image| image.shared());
+        found.and(self.settings.named.of(image.bytes(), debug_file))
     }
 
     /// Forgets the breakpoints of a module that is no longer what is mapped there.
@@ -155,6 +166,7 @@ impl<T: Tracer> Engine<T> {
             }
         }
         self.breakpoints.forget(&module.range);
+        self.object_functions.retain(|address, _| !module.range.contains(address));
         Ok(())
     }
 }

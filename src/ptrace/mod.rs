@@ -40,6 +40,7 @@ pub use family::FamilySource;
 pub use hooks::HookError;
 pub use launch::{Held, LaunchError, launch};
 
+use crate::allocator::NamedFunctions;
 use crate::config::Config;
 use crate::event::{Event, Sink, Timestamp};
 use crate::marker::Markers;
@@ -87,6 +88,7 @@ impl<T: Tracer> PtraceSource<T> {
             by_thread: config.by_thread,
             mmap: config.mmap,
             markers: Markers::new(&config.snapshot_at),
+            named: NamedFunctions::new(config.objects.functions()),
         }
     }
 

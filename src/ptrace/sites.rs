@@ -41,6 +41,7 @@ impl<T: Tracer> Engine<T> {
         if let Some(present) = self.breakpoints.get_mut(address) {
             let present = &mut present.meaning;
             present.function = present.function.or(meaning.function);
+            present.has_objects |= meaning.has_objects;
             present.marker = present.marker.or(meaning.marker);
             present.is_loader_state |= meaning.is_loader_state;
             return Ok(());

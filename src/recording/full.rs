@@ -73,7 +73,8 @@ fn to_record(event: Event) -> Option<EventRecord> {
         Event::Replaced => EventRecord::Replaced,
         Event::Lost(loss, count) => EventRecord::Lost { loss: number_of(&LOSSES, &loss), count },
         Event::Marked(number) => EventRecord::Marked { number },
-        Event::Idle => return None,
+        // Of objects only.
+        Event::Retained { .. } | Event::Released { .. } | Event::Idle => return None,
     })
 }
 

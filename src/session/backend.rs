@@ -93,6 +93,12 @@ fn by_choice(pid: Pid, config: &Config) -> Result<Choice, Error> {
             "cannot record single events by bpf, whose programs count inside the kernel: use --backend=ptrace, or leave out --full"
                 .into(),
         )),
+        Backend::Auto if !config.objects.is_empty() => {
+            Ok(Choice::Ptrace("ptrace, as only it follows objects and allocators that were named (--object, --allocator)".into()))
+        }
+        Backend::Bpf if !config.objects.is_empty() => Err(Error::Refused(
+            "cannot follow objects or named allocators by bpf yet: use --backend=ptrace, or leave out --object and --allocator".into(),
+        )),
         Backend::Auto if config.follow_forks => {
             Ok(Choice::Ptrace("ptrace, as bpf does not follow forks (--follow-forks)".into()))
         }

@@ -204,6 +204,7 @@ fn config() -> Config {
         keep: Keep::Nothing,
         interval: None,
         snapshot_at: Vec::new(),
+        objects: crate::objects::Objects::default(),
         quiet: false,
     }
 }

@@ -14,7 +14,8 @@ const LONGEST_CONSTRUCTOR: usize = 4 << 10;
 
 /// The name as its language writes it; any other name as it is. Control characters are replaced, since the name comes
 /// from the target and goes to a terminal.
-pub(super) fn demangle(raw: &str) -> String {
+#[must_use]
+pub fn demangle(raw: &str) -> String {
     if let Some(called) = raw.strip_suffix(plt::SUFFIX) {
         return demangle(called) + plt::SUFFIX;
     }

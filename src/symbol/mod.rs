@@ -27,6 +27,7 @@ use memleax_platform::{RootDirectory, SharedBytes};
 use rustc_hash::FxHashMap;
 
 pub use debug_file::{DebugFile, DebugFileError};
+pub use demangle::demangle;
 pub use finder::DebugFileFinder;
 
 use crate::event::{Ending, Frame, FrameKind, ModuleId};

@@ -33,6 +33,11 @@ impl Heap {
         }
     }
 
+    /// True if a block begins at `address`.
+    pub(super) fn contains(&self, blocks: &Blocks, address: u64) -> bool {
+        self.table.find(hash(address), |&slot| blocks.get(slot).address == address).is_some()
+    }
+
     /// Takes the block at `address` out of the index.
     pub(super) fn remove(&mut self, blocks: &Blocks, address: u64) -> Option<Slot> {
         match self.table.find_entry(hash(address), |&slot| blocks.get(slot).address == address) {

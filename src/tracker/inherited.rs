@@ -36,6 +36,11 @@ impl Inherited {
         self.blocks.iter().map(|(&address, &size)| (address, size))
     }
 
+    /// True if it has a block there.
+    pub(super) fn contains(&self, address: u64) -> bool {
+        self.blocks.contains_key(&address)
+    }
+
     /// Takes a block out, to be freed or put back.
     pub(super) fn take(&mut self, address: u64) -> Option<u64> {
         if self.blocks.is_empty() { None } else { self.blocks.remove(&address) }

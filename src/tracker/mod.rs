@@ -12,6 +12,7 @@ mod inherited;
 mod mappings;
 #[cfg(test)]
 mod model;
+mod references;
 mod site;
 mod statistics;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use blocks::{Block, Blocks, Slot, State};
 use heap::Heap;
 use inherited::Inherited;
 use mappings::Mappings;
+use references::References;
 use site::Site;
 
 pub use crate::event::Tally;
@@ -50,6 +52,7 @@ pub struct Tracker {
     heap: Heap,
     inherited: Inherited,
     mappings: Mappings,
+    references: References,
     /// Blocks whose `realloc` has not ended: out of the heap index, since their address may be handed out again.
     in_flight: FxHashMap<CallId, InFlight>,
     /// By [`StackId`].
@@ -140,6 +143,7 @@ impl Tracker {
             heap: Heap::default(),
             inherited: Inherited::default(),
             mappings: Mappings::default(),
+            references: References::default(),
             in_flight: FxHashMap::default(),
             sites: Vec::new(),
             numbered: 0,
@@ -164,7 +168,8 @@ impl Tracker {
     #[must_use]
     pub fn forked(&self, limits: Limits) -> Tracker {
         let own = self.blocks.iter().map(|block| (block.address, block.size));
-        Tracker { inherited: Inherited::new(own.chain(self.inherited.blocks())), ..Tracker::new(limits) }
+        let inherited = Inherited::new(own.chain(self.inherited.blocks()));
+        Tracker { inherited, references: self.references.clone(), ..Tracker::new(limits) }
     }
 
     /// What the process has had from its start, as a copy of another.
@@ -187,13 +192,17 @@ impl Tracker {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Allocated { address, size, stack } => self.allocated(address, size, stack),
-            Event::Freed { address } => match self.heap.remove(&self.blocks, address) {
-                Some(slot) => self.free(slot),
-                None => match self.inherited.take(address) {
-                    Some(size) => self.inherited.count_free(size),
-                    None => self.unknown_frees += 1,
-                },
-            },
+            Event::Freed { address } => self.freed(address),
+            Event::Retained { address } => {
+                if self.heap.contains(&self.blocks, address) || self.inherited.contains(address) {
+                    self.references.add(address);
+                }
+            }
+            Event::Released { address } => {
+                if !self.references.take(address) {
+                    self.freed(address);
+                }
+            }
             Event::Reallocating { call, address } => self.reallocating(call, address),
             Event::Reallocated { call, address, size, stack } => self.reallocated(call, address, size, stack),
             Event::ReallocFailed { call } => self.realloc_failed(call),
@@ -223,6 +232,17 @@ impl Tracker {
     fn allocated(&mut self, address: u64, size: u64, stack: StackId) {
         let slot = self.insert(address, size, stack);
         self.enter(slot);
+    }
+
+    fn freed(&mut self, address: u64) {
+        self.references.forget(address);
+        match self.heap.remove(&self.blocks, address) {
+            Some(slot) => self.free(slot),
+            None => match self.inherited.take(address) {
+                Some(size) => self.inherited.count_free(size),
+                None => self.unknown_frees += 1,
+            },
+        }
     }
 
     fn insert(&mut self, address: u64, size: u64, stack: StackId) -> Slot {
@@ -257,6 +277,7 @@ impl Tracker {
     fn reallocating(&mut self, call: CallId, address: u64) {
         // A source names a call once. Should it not, the first one's block must not be forgotten.
         self.realloc_failed(call);
+        self.references.forget(address);
         let slot = self.heap.remove(&self.blocks, address);
         let inherited = if slot.is_none() { self.inherited.take(address) } else { None };
         self.in_flight.insert(call, InFlight { address, slot, inherited });
@@ -340,6 +361,7 @@ impl Tracker {
         self.heap = Heap::default();
         self.inherited = Inherited::default();
         self.mappings = Mappings::default();
+        self.references.clear();
         self.in_flight.clear();
         for block in blocks.iter() {
             let age = self.now.since(block.allocated);
@@ -356,7 +378,9 @@ impl Tracker {
     /// Enters a block into the heap index. One that is there still was freed without our seeing it.
     fn enter(&mut self, slot: Slot) {
         // What is handed out again was given back.
-        if let Some(size) = self.inherited.take(self.blocks.get(slot).address) {
+        let address = self.blocks.get(slot).address;
+        self.references.forget(address);
+        if let Some(size) = self.inherited.take(address) {
             self.inherited.count_free(size);
         }
         if let Some(stale) = self.heap.insert(&self.blocks, slot) {

@@ -28,6 +28,8 @@ struct Block {
     /// The same for the account of expired bytes, once it has expired.
     expired: Option<u64>,
     gone: Option<(u64, Gone)>,
+    /// References to it.
+    held: u64,
 }
 
 #[derive(Default)]
@@ -117,11 +119,22 @@ impl Model {
                 Some(id) => self.free(id),
                 None => self.unknown_frees += 1,
             },
+            Event::Retained { address } => {
+                if let Some(&id) = self.heap.get(&address) {
+                    self.blocks[id].held += 1;
+                }
+            }
+            Event::Released { address } => match self.heap.get(&address).map(|&id| &mut self.blocks[id].held) {
+                Some(held) if *held > 1 => *held -= 1,
+                _ => self.apply(Event::Freed { address }),
+            },
             Event::UnknownFrees(count) => self.unknown_frees += count,
             Event::Resized(_) => {}
             Event::Reallocating { call, address } => {
                 self.apply(Event::ReallocFailed { call });
                 let old = self.heap.remove(&address);
+                // A block is resized by its only holder.
+                old.into_iter().for_each(|id| self.blocks[id].held = 1);
                 self.in_flight.insert(call.0, (address, old));
             }
             Event::Reallocated { call, address, size, stack } => match self.in_flight.remove(&call.0) {
@@ -184,7 +197,7 @@ impl Model {
     }
 
     fn new_block(&mut self, size: u64, stack: StackId) -> usize {
-        self.blocks.push(Block { stack, born: self.now, asked: size, left: size, expired: None, gone: None });
+        self.blocks.push(Block { stack, born: self.now, asked: size, left: size, expired: None, gone: None, held: 1 });
         self.blocks.len() - 1
     }
 
@@ -333,6 +346,8 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (address(), size(), stack()).prop_map(|(address, size, stack)| Event::Allocated { address, size, stack }),
         6 => address().prop_map(|address| Event::Freed { address }),
+        3 => address().prop_map(|address| Event::Retained { address }),
+        3 => address().prop_map(|address| Event::Released { address }),
         3 => (call(), address()).prop_map(|(call, address)| Event::Reallocating { call, address }),
         3 => (call(), address(), size(), stack())
             .prop_map(|(call, address, size, stack)| Event::Reallocated { call, address, size, stack }),

@@ -53,6 +53,7 @@ fn config(target: &Process, expire: Duration) -> Config {
         keep: Keep::Nothing,
         interval: None,
         snapshot_at: Vec::new(),
+        objects: crate::objects::Objects::default(),
         quiet: true,
     }
 }

@@ -12,6 +12,7 @@ use memleax_platform::{Pid, Report, Tid, Tracer};
 use super::AttachError;
 use super::engine::{Engine, Now, Settings};
 use super::fake::{MAIN, Machine, RESULT, Ran, TARGET};
+use crate::allocator::NamedFunctions;
 use crate::event::{Event, Sink, StackId, Timestamp, Totals};
 use crate::marker::Markers;
 use crate::source::Progress;
@@ -40,7 +41,14 @@ struct Rig {
 }
 
 fn settings() -> Settings {
-    Settings { pid: TARGET, depth: 16, by_thread: false, mmap: false, markers: Markers::default() }
+    Settings {
+        pid: TARGET,
+        depth: 16,
+        by_thread: false,
+        mmap: false,
+        markers: Markers::default(),
+        named: NamedFunctions::default(),
+    }
 }
 
 fn try_attach(machine: Machine) -> Result<Rig, AttachError> {

@@ -1,8 +1,8 @@
-//! Patterns with wildcards, as suppression files have them.
+//! Patterns with wildcards, as suppression files and shells have them.
 
 /// A pattern: literal text, `*` for any text, `?` for any character where the syntax has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Wildcard {
+pub struct Wildcard {
     text: Vec<char>,
     /// `?` stands for any one character.
     question_marks: bool,
@@ -11,13 +11,15 @@ pub(super) struct Wildcard {
 }
 
 impl Wildcard {
-    /// Valgrind's: the whole name must match; `*` and `?` are wild.
-    pub(super) fn whole(pattern: &str) -> Wildcard {
+    /// Valgrind's, and a shell's for names: the whole name must match; `*` and `?` are wild.
+    #[must_use]
+    pub fn whole(pattern: &str) -> Wildcard {
         Wildcard { text: pattern.chars().collect(), question_marks: true, open: (false, false) }
     }
 
     /// The sanitizers': a part of the name must match, unless `^` and `$` tie the pattern to its ends; `*` is wild.
-    pub(super) fn part(pattern: &str) -> Wildcard {
+    #[must_use]
+    pub fn part(pattern: &str) -> Wildcard {
         let after = pattern.strip_prefix('^');
         let pattern = after.unwrap_or(pattern);
         let before = pattern.strip_suffix('$');
@@ -26,7 +28,8 @@ impl Wildcard {
     }
 
     /// True if it matches, in time proportional to the product of both lengths at worst.
-    pub(super) fn matches(&self, name: &str) -> bool {
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
         let stars = |open: bool| if open { &['*'][..] } else { &[] };
         let pattern: Vec<char> = [stars(self.open.0), &self.text, stars(self.open.1)].concat();
         let name: Vec<char> = name.chars().collect();
