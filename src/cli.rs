@@ -232,6 +232,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     match arguments.instead {
         Some(Instead::Doctor { target, color }) => return Ok(Command::Doctor { target, color: color.into() }),
         Some(Instead::Record { watch, output, full, max_size }) => {
+            watch.check()?;
             let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full });
             return Ok(Command::Watch { config, log, wanted: Wanted::default() });
         }
@@ -262,6 +263,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     // Whether what is left counts as leaked is seen in the recording.
     let is_kept = !wanted.documents.is_empty() || wanted.filters.leave_out();
     let keep = if is_kept { Keep::Whole } else { Keep::Nothing };
+    arguments.watch.check()?;
     let (config, log) = arguments.watch.into_config(keep);
     Ok(Command::Watch { config, log, wanted })
 }
@@ -323,6 +325,7 @@ mod tests {
                 interval: None,
                 snapshot_at: Vec::new(),
                 objects: crate::objects::Objects::default(),
+                references: Vec::new(),
                 quiet: false,
             }
         );
@@ -399,6 +402,7 @@ mod tests {
                 interval: None,
                 snapshot_at: Vec::new(),
                 objects: crate::objects::Objects::default(),
+                references: Vec::new(),
                 quiet: true,
             }
         );

@@ -120,6 +120,9 @@ pub struct Config {
     pub snapshot_at: Vec<String>,
     /// `--object`, `--allocator`, `--config`: functions that hand out objects, or memory besides those that are known.
     pub objects: Objects,
+    /// `--reference`: functions whose calls are counted, by their symbols; at most
+    /// [`References::MOST`](crate::marker::References::MOST).
+    pub references: Vec<String>,
     /// `--live`.
     pub live: LiveForm,
     /// `-q`: no live lines, only the final statistics.

@@ -202,6 +202,13 @@ pub enum Event {
     /// A function that the user has named (`--snapshot-at`, by its place there) was called: a snapshot is to be taken of what was told until
     /// now.
     Marked(u32),
+    /// Functions that the user has named (`--reference`) were called so many times more than were told of.
+    Called {
+        /// The place of its name there.
+        reference: u32,
+        /// Calls.
+        count: u64,
+    },
     /// Nothing happened until now: time for expiry.
     Idle,
     /// The program was replaced (exec): all blocks that were told of one by one are gone without having been freed.
@@ -333,6 +340,8 @@ pub enum Loss {
     MappingNotKept,
     /// A call at which a snapshot was to be taken, and was not.
     SnapshotNotTaken,
+    /// A call that was to be counted (`--reference`), and was not.
+    CallNotCounted,
 }
 
 /// What is hooked in one module, for the start lines.

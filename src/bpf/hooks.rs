@@ -57,12 +57,13 @@ pub(super) fn probe(module: &Module, hook: &Hook, number: u32) -> Option<(Probe,
     Some((probe, place))
 }
 
-/// The probe for a function that the user has named. `None` if the module's code cannot be read.
-pub(super) fn marker(module: &Module, marker: &Marker) -> Option<Probe> {
+/// The probe for a function that the user has named, whose calls are counted at `place`. `None` if the module's code cannot be read.
+pub(super) fn marker(module: &Module, marker: &Marker, place: Option<u32>) -> Option<Probe> {
     let code = module.image_bytes_from(marker.address)?;
     let address = marker.address + placement(&code[..code.len().min(LONGEST)], &[], false).offset;
-    // A cookie of 0 is none.
-    let cookie = (u64::from(marker.number) + 1) << 32;
+    // What is 0 is none.
+    let number = |number: Option<u32>| number.map_or(0, |number| u64::from(number) + 1);
+    let cookie = number(marker.purpose.snapshot) << 32 | number(place);
     Some(Probe { role: Role::Marker, offset: module.file_offset(address)?, address, cookie })
 }
 

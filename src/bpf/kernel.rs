@@ -16,7 +16,7 @@ use memleax_platform::{Pid, SharedWords};
 
 use super::attachment::{Aligned, Attachment, NoVariant, program};
 use super::books::{self, LiveBlock};
-use super::layout::{CACHED_RULE_WORDS, Control, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, bucket};
+use super::layout::{CACHED_RULE_WORDS, Control, REFERENCES, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, bucket};
 use super::table::KernelTable;
 use crate::unwind::Module;
 
@@ -99,6 +99,7 @@ pub(super) struct Kernel {
     sites: SharedWords,
     site_numbers: MapHandle,
     site_cache: SharedWords,
+    references: SharedWords,
     live: Option<SharedWords>,
     overflow: MapHandle,
     cookies: Option<MapHandle>,
@@ -180,6 +181,7 @@ impl Kernel {
             sites: words("sites", SITES * Site::WORDS)?,
             site_numbers: MapHandle::try_from(&map(&object, "site_numbers")?)?,
             site_cache: words("site_cache", SITES)?,
+            references: words("references", REFERENCES)?,
             live: (!is_old).then(|| words("live", bucket::WORDS << sizes.bucket_bits)).transpose()?,
             overflow: MapHandle::try_from(&map(&object, "overflow")?)?,
             cookies: is_old.then(|| MapHandle::try_from(&map(&object, "cookies")?)).transpose()?,
@@ -217,6 +219,11 @@ impl Kernel {
     /// The totals of all sites.
     pub(super) fn sites(&self) -> &[AtomicU64] {
         &self.sites
+    }
+
+    /// How often functions were called, by place.
+    pub(super) fn references(&self) -> &[AtomicU64] {
+        &self.references
     }
 
     /// The buckets of live blocks; none where live blocks are kept in the overflow map only.
@@ -440,7 +447,7 @@ mod tests {
                 let words = match map.name().to_str().unwrap() {
                     "control" => Control::WORDS,
                     "rule_cache" => CACHED_RULE_WORDS,
-                    "rows" | "rules" | "site_cache" | "site_numbers" | "cookies" => 1,
+                    "rows" | "rules" | "site_cache" | "site_numbers" | "cookies" | "references" => 1,
                     "sites" => Site::WORDS,
                     "live" => bucket::WORDS,
                     "overflow" => bucket::BLOCK_WORDS,

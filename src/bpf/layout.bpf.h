@@ -66,7 +66,8 @@ struct control {
 	u64 unknown_frees;
 	u64 lost_mappings; /* calls of mmap, mremap and munmap that could not be told of */
 	u64 resized, resized_bytes; /* blocks that realloc left where they were, and what they had before */
-	u64 marks, lost_marks; /* calls of functions that the user has named; those that were not told of */
+	u64 marks, lost_marks; /* calls that are worth a snapshot; those that were not told of */
+	u64 lost_named; /* calls of functions that the user has named, it is not known which */
 };
 
 struct block {
@@ -123,6 +124,9 @@ struct mark_record {
 
 /* So many of them are told of. */
 #define MARKS 1000
+
+/* Functions whose calls are counted. */
+#define REFERENCES 1024
 
 /* What a copy of a stack may hold at the most. */
 #define COPY_LIMIT 65536

@@ -31,10 +31,11 @@ pub(super) enum Control {
     ResizedBytes,
     Marks,
     LostMarks,
+    LostNamed,
 }
 
 impl Control {
-    pub(super) const WORDS: usize = Control::LostMarks as usize + 1;
+    pub(super) const WORDS: usize = Control::LostNamed as usize + 1;
 }
 
 /// `RULES`
@@ -43,6 +44,8 @@ pub(super) const RULES: usize = 8192;
 pub(super) const RULE_CACHE: usize = 65536;
 /// `SITES`
 pub(super) const SITES: usize = 65536;
+/// `REFERENCES`
+pub(super) const REFERENCES: usize = 1024;
 /// `FRAMES`
 pub(super) const FRAMES: usize = 128;
 /// Scratch areas for each CPU.

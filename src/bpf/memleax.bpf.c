@@ -128,17 +128,35 @@ int multi_loader(struct pt_regs *ctx)
 }
 #endif
 
-/* A function that the user has named begins. What was counted until then cannot be kept here: user space looks as soon as it can. */
+/* How often functions were called, by their places. */
+struct {
+	MAP(BPF_MAP_TYPE_ARRAY, u32, u64, REFERENCES, BPF_F_MMAPABLE);
+} references SEC(".maps");
+
+/*
+ * A function that the user has named begins. The cookie tells what for: its place in `references` plus 1 (bits 0-31), its number among those
+ * whose calls are worth a snapshot plus 1 (32-63). What was counted until then cannot be kept here: user space looks as soon as it can.
+ */
 static __always_inline int marked(struct pt_regs *ctx)
 {
 	struct control *c = settings();
 	struct mark_record *record;
-	u64 cookie = cookie_of(ctx);
+	u64 cookie = cookie_of(ctx), *calls;
+	u32 place = (u32)cookie - 1;
 
 	if (!c)
 		return 0;
+	if (!cookie) {
+		COUNT(c->lost_named);
+		return 0;
+	}
+	calls = bpf_map_lookup_elem(&references, &place);
+	if (calls)
+		COUNT(*calls);
+	if (!(cookie >> 32))
+		return 0;
 	COUNT(c->marks);
-	if (!cookie || c->marks > MARKS) {
+	if (c->marks > MARKS) {
 		COUNT(c->lost_marks);
 		return 0;
 	}

@@ -26,7 +26,7 @@ use crate::allocator::{self, Hook};
 use crate::config::Config;
 use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
 use crate::histogram::Histogram;
-use crate::marker::Markers;
+use crate::marker::{Markers, References};
 use crate::notable::KnownBlock;
 use crate::source::{HookedModule, Notice, Progress, Source};
 use crate::stack::StackTable;
@@ -62,6 +62,12 @@ pub struct BpfSource<T> {
     depth: usize,
     mmap: bool,
     markers: Markers,
+    /// What the kernel counts calls for, by place.
+    places: Vec<References>,
+    /// Of each reference, as far as they were told of.
+    calls: Vec<u64>,
+    /// Calls of functions that the user has named which were told of as lost.
+    lost_named: u64,
     /// Calls of them since the last count.
     marks: Vec<u32>,
     table: RuleTable,
@@ -200,6 +206,8 @@ impl<T: Tracer> BpfSource<T> {
         if let Err(why) = kernel.watch_exec(target) {
             tracing::warn!("cannot observe exec: {why:#}");
         }
+        let markers = Markers::new(&config.snapshot_at, &config.references);
+        let calls = vec![0; markers.count_references()];
         let mut source = BpfSource {
             facts,
             target,
@@ -211,7 +219,10 @@ impl<T: Tracer> BpfSource<T> {
             unwinder,
             depth: config.depth,
             mmap: config.mmap,
-            markers: Markers::new(&config.snapshot_at),
+            markers,
+            places: Vec::new(),
+            calls,
+            lost_named: 0,
             marks: Vec::new(),
             table,
             functions: Vec::new(),
@@ -444,6 +455,7 @@ impl<T: Tracer> BpfSource<T> {
             sink.counted(at, stack, &totals);
         }
         self.tell_losses(at, sink);
+        self.tell_calls(at, sink);
         for number in self.marks.drain(..) {
             sink.event(at, Event::Marked(number));
         }

@@ -10,6 +10,7 @@ use memleax_platform::Pid;
 
 use super::duration;
 use crate::config::{Backend, Color, Config, Keep, Limits, LiveForm, Target};
+use crate::marker::References;
 use crate::objects::Objects;
 
 /// The limits of the original memleax, where a process is watched live.
@@ -65,6 +66,10 @@ pub(super) struct WatchArguments {
     #[arg(long, value_name = "SYMBOL", value_parser = NonEmptyStringValueParser::new())]
     snapshot_at: Vec<String>,
 
+    /// Count calls of the target's function with this symbol, the work that growth is measured by; may be repeated
+    #[arg(long, value_name = "SYMBOL", value_parser = NonEmptyStringValueParser::new())]
+    reference: Vec<String>,
+
     /// End with status N if blocks were leaked: at the end of the program never freed, else expired
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     error_exitcode: Option<u8>,
@@ -103,6 +108,16 @@ pub(super) struct WatchArguments {
 }
 
 impl WatchArguments {
+    /// # Errors
+    /// What clap cannot say of them.
+    pub(super) fn check(&self) -> Result<(), clap::Error> {
+        if self.reference.len() > References::MOST {
+            let text = format!("calls of at most {} functions can be counted (--reference)\n", References::MOST);
+            return Err(clap::Error::raw(clap::error::ErrorKind::TooManyValues, text));
+        }
+        Ok(())
+    }
+
     /// How to watch what, if anything is to be watched; and what is logged.
     pub(super) fn into_config(self, keep: Keep) -> (Config, tracing::Level) {
         let target = match self.target {
@@ -130,6 +145,7 @@ impl WatchArguments {
             interval: self.interval,
             snapshot_at: self.snapshot_at,
             objects: Objects::default(),
+            references: self.reference,
             by_thread: self.by_thread,
             mmap: self.mmap,
             color: self.color.into(),

@@ -35,6 +35,8 @@ pub struct Profile {
     pub sites: Vec<Site>,
     /// All sites together over time, in order; from the first moment to the last.
     pub timeline: Vec<Moment>,
+    /// Functions whose calls were counted, in the order in which they were asked for.
+    pub references: Vec<Reference>,
     /// The high-water mark of live bytes; `None` if nothing was ever live.
     pub peak: Option<Moment>,
     /// Those that were asked for, in order.
@@ -124,6 +126,15 @@ pub struct Site {
     pub oldest: Option<Duration>,
     /// What was live: from `timeline[index]` on, until the next entry's index. Ascending.
     pub growth: Vec<(usize, Tally)>,
+}
+
+/// A function whose calls were counted: the work that growth is measured by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// Its symbol.
+    pub name: String,
+    /// How often it had been called, from the beginning of monitoring to each moment of [`Profile::timeline`].
+    pub counts: Vec<u64>,
 }
 
 /// The whole program at a moment.

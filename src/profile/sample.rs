@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LiveBlock, Module, Moment, Profile, Run, Site, Snapshot};
+use super::{LiveBlock, Module, Moment, Profile, Reference, Run, Site, Snapshot};
 use crate::event::{Ending, Loss, Tally, Timestamp};
 use crate::histogram::Histogram;
 use crate::symbol::{Function, NamedFrame, NamedStack};
@@ -146,6 +146,7 @@ pub(crate) fn profile() -> Profile {
             peak,
             moment(10_000_000_000, tally(14, 7_280), tally(9, 1_024)),
         ],
+        references: vec![Reference { name: "handle_request".into(), counts: vec![2, 60, 100] }],
         peak: Some(peak),
         snapshots: vec![Snapshot {
             cause: "signal".into(),

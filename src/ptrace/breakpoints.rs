@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::isa::native::{BREAKPOINT, PAGE};
 use crate::allocator::Function;
+use crate::marker::Purpose;
 
 /// How many breakpoints that were taken out are remembered: of those before, nothing can be outstanding any more.
 const MOST_LIFTED: usize = 4096;
@@ -43,8 +44,8 @@ pub(super) struct Meaning {
     pub(super) function: Option<&'static Function>,
     /// A function of objects, perhaps of several types.
     pub(super) has_objects: bool,
-    /// A function whose calls are told of, by its number.
-    pub(super) marker: Option<u32>,
+    /// A function whose calls are told of, and what for.
+    pub(super) purpose: Purpose,
     /// What the dynamic linker calls when it has mapped or unmapped a library.
     pub(super) is_loader_state: bool,
 }

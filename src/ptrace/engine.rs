@@ -311,7 +311,11 @@ impl<T: Tracer> Engine<T> {
             self.objects_returned(stop, address, registers, now)?;
         }
         let Some(&breakpoint) = self.breakpoints.get(address) else { return Ok(()) };
-        if let Some(number) = breakpoint.meaning.marker {
+        let purpose = breakpoint.meaning.purpose;
+        for reference in purpose.references.iter() {
+            now.emit(Event::Called { reference, count: 1 });
+        }
+        if let Some(number) = purpose.snapshot {
             now.emit(Event::Marked(number));
         }
         if let Some(function) = breakpoint.meaning.function {

@@ -122,16 +122,15 @@ impl<T: Tracer> Engine<T> {
         let Some(image) = &module.image else { return Ok(()) };
         let images = &mut self.images;
         let debug_file = || images.debug_file(module).map(|image| image.shared());
-        for Marker { number, address } in self.settings.markers.of(image.bytes(), debug_file) {
-            let meaning = Meaning { marker: Some(number), ..Meaning::default() };
-            let name = self.settings.markers.name(number).to_owned();
+        for Marker { address, purpose } in self.settings.markers.of(image.bytes(), debug_file) {
+            let meaning = Meaning { purpose, ..Meaning::default() };
+            let task = self.settings.markers.describe(purpose);
             match self.set_breakpoint(stop, module.run_time_address(address), meaning) {
-                Ok(()) => tracing::info!("snapshots at calls of {name} of {}", module.path.display()),
+                Ok(()) => tracing::info!("going to {task} of {}", module.path.display()),
                 Err(SiteError::Platform(error @ Error::Gone(_))) => return Err(error),
-                Err(cause) => self.warn(format!(
-                    "cannot take snapshots at calls of {name} of {} (address {address:#x}): {cause}",
-                    module.path.display()
-                )),
+                Err(cause) => {
+                    self.warn(format!("cannot {task} of {} (address {address:#x}): {cause}", module.path.display()))
+                }
             }
         }
         Ok(())

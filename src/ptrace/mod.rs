@@ -87,8 +87,8 @@ impl<T: Tracer> PtraceSource<T> {
             depth: config.depth,
             by_thread: config.by_thread,
             mmap: config.mmap,
-            markers: Markers::new(&config.snapshot_at),
             named: NamedFunctions::new(config.objects.functions()),
+            markers: Markers::new(&config.snapshot_at, &config.references),
         }
     }
 

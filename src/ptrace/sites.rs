@@ -42,7 +42,7 @@ impl<T: Tracer> Engine<T> {
             let present = &mut present.meaning;
             present.function = present.function.or(meaning.function);
             present.has_objects |= meaning.has_objects;
-            present.marker = present.marker.or(meaning.marker);
+            present.purpose = present.purpose.and(meaning.purpose);
             present.is_loader_state |= meaning.is_loader_state;
             return Ok(());
         }

@@ -73,6 +73,7 @@ fn to_record(event: Event) -> Option<EventRecord> {
         Event::Replaced => EventRecord::Replaced,
         Event::Lost(loss, count) => EventRecord::Lost { loss: number_of(&LOSSES, &loss), count },
         Event::Marked(number) => EventRecord::Marked { number },
+        Event::Called { reference, count } => EventRecord::Called { reference, count },
         // Of objects only.
         Event::Retained { .. } | Event::Released { .. } | Event::Idle => return None,
     })
@@ -96,6 +97,7 @@ fn to_event(record: EventRecord) -> Option<Event> {
         EventRecord::UnknownFrees { count } => Event::UnknownFrees(count),
         EventRecord::Resized { count, bytes } => Event::Resized(Tally { count, bytes }),
         EventRecord::Marked { number } => Event::Marked(number),
+        EventRecord::Called { reference, count } => Event::Called { reference, count },
         EventRecord::Replaced => Event::Replaced,
         EventRecord::Lost { loss, count } => Event::Lost(*LOSSES.get(usize::from(loss))?, count),
     })

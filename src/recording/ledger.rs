@@ -67,7 +67,7 @@ impl Ledger {
     fn thin_moments(&mut self) {
         let timeline = &mut self.replayed.timeline;
         let kept = thin(timeline);
-        *timeline = kept.iter().map(|&index| timeline[index]).collect();
+        *timeline = kept.iter().map(|&index| timeline[index].clone()).collect();
         for books in self.replayed.sites.values_mut() {
             books.growth = regrown(&books.growth, &kept);
         }

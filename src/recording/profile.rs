@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Books, Replayed};
+use super::reader::{Books, Replayed, Told};
 use super::record::{ENDINGS, ModuleRecord, StackRecord};
 use crate::event::{Ending, Frame, Tally, Timestamp};
-use crate::profile::{LiveBlock, Module, Moment, Profile, Run, Site, Snapshot};
+use crate::profile::{LiveBlock, Module, Moment, Profile, Reference, Run, Site, Snapshot};
 use crate::symbol::{Function, NamedFrame, NamedStack};
 use crate::tracker::Level;
 use crate::unwind::NotedModule;
@@ -61,12 +61,13 @@ impl Replayed {
     /// All that it tells. `name` is asked for frames whose names the recording has not got; `None` if it cannot name them.
     #[must_use]
     pub fn into_profile(mut self, name: &mut dyn FnMut(&Frame) -> Option<Arc<NamedFrame>>) -> Profile {
-        let end = self.ending.as_ref().map(|(at, _)| *at).max(self.timeline.last().map(|level| level.at));
+        let end = self.ending.as_ref().map(|(at, _)| *at).max(self.timeline.last().map(|told| told.level.at));
         let end = end.unwrap_or_default();
         let mut naming = Naming { replayed: &self, frames: vec![None; self.frames.len()], name };
         let stacks: Vec<NamedStack> = self.sites.keys().map(|stack| naming.stack(self.stacks.get(stack))).collect();
         let kept = thin(&self.timeline);
         let indexes: BTreeMap<u32, usize> = self.sites.keys().copied().zip(0..).collect();
+        let references = self.references(&kept);
         let sites = std::mem::take(&mut self.sites);
         let sites =
             sites.into_values().zip(stacks).map(|(books, stack)| site(books, stack, end, &kept, &self)).collect();
@@ -106,7 +107,8 @@ impl Replayed {
             },
             modules: modules.into_iter().map(module).collect(),
             sites,
-            timeline: kept.iter().map(|&index| moment(self.timeline[index])).collect(),
+            timeline: kept.iter().map(|&index| moment(self.timeline[index].level)).collect(),
+            references,
             peak: self.peak.map(moment),
             snapshots,
             blocks,
@@ -115,6 +117,18 @@ impl Replayed {
             losses: self.losses,
             remarks: self.remarks,
         }
+    }
+}
+
+impl Replayed {
+    /// How often each reference was called until the moments kept.
+    fn references(&self, kept: &[usize]) -> Vec<Reference> {
+        let counts = |number: usize| {
+            let of_moment = |&index: &usize| self.timeline[index].calls.get(number).copied().unwrap_or(0);
+            kept.iter().map(of_moment).collect()
+        };
+        let names = self.references.iter().enumerate();
+        names.map(|(number, name)| Reference { name: name.clone(), counts: counts(number) }).collect()
     }
 }
 
@@ -209,12 +223,12 @@ fn moment(level: Level) -> Moment {
 }
 
 /// The moments to show: of each stretch of time the last. Indexes, ascending.
-pub(super) fn thin(timeline: &[Level]) -> Vec<usize> {
+pub(super) fn thin(timeline: &[Told]) -> Vec<usize> {
     if timeline.len() <= MOMENTS {
         return (0..timeline.len()).collect();
     }
-    let span = timeline.last().map_or(0, |level| level.at.0);
-    let stretch = |level: &Level| u128::from(level.at.0) * MOMENTS as u128 / (u128::from(span) + 1);
+    let span = timeline.last().map_or(0, |told| told.level.at.0);
+    let stretch = |told: &Told| u128::from(told.level.at.0) * MOMENTS as u128 / (u128::from(span) + 1);
     (0..timeline.len())
         .filter(|&index| timeline.get(index + 1).is_none_or(|next| stretch(next) != stretch(&timeline[index])))
         .collect()

@@ -23,7 +23,9 @@ pub struct Replayed {
     pub(super) frames: Vec<Option<Frame>>,
     pub(super) stacks: BTreeMap<u32, StackRecord>,
     pub(super) sites: BTreeMap<u32, Books>,
-    pub(super) timeline: Vec<Level>,
+    pub(super) timeline: Vec<Told>,
+    /// Functions whose calls are counted, by number.
+    pub(super) references: Vec<String>,
     pub(super) peak: Option<Level>,
     pub(super) snapshots: Vec<Taken>,
     pub(super) blocks: Vec<KnownBlock>,
@@ -36,6 +38,14 @@ pub struct Replayed {
     /// The functions of frames, by the frames' numbers.
     pub(super) names: BTreeMap<u32, Vec<FunctionName>>,
     pub(super) ending: Option<(Timestamp, String)>,
+}
+
+/// A moment.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Told {
+    pub(super) level: Level,
+    /// Of each reference until then; what is missing was not called.
+    pub(super) calls: Vec<u64>,
 }
 
 /// What is known of one call stack.
@@ -149,7 +159,7 @@ impl Replayed {
             }
             Record::Sample(sample) => self.sample(&sample, shares),
             Record::Snapshot(cause) => {
-                let Some(&level) = self.timeline.last() else { return };
+                let Some(level) = self.timeline.last().map(|told| told.level) else { return };
                 let live = self.sites.iter().filter(|(_, books)| books.live != Tally::default());
                 let live = live.map(|(&stack, books)| (stack, books.live)).collect();
                 self.snapshots.push(Taken { cause, level, live });
@@ -173,13 +183,21 @@ impl Replayed {
                 let of_stack = |(stack, buckets): (u32, Vec<(u8, u64)>)| (stack, with_buckets(&nothing, &buckets));
                 self.ages = Some(ages.into_iter().map(of_stack).collect());
             }
+            Record::References(names) => self.references = names,
+            Record::Calls(calls) => {
+                if let Some(told) = self.timeline.last_mut() {
+                    told.calls = calls;
+                }
+            }
         }
     }
 
     fn sample(&mut self, sample: &SampleRecord, shares: &mut Shares) {
         shares.take(sample);
         let moment = self.timeline.len();
-        self.timeline.push(sample.level.into());
+        // Unless there is more to tell of.
+        let calls = self.timeline.last().map(|told| told.calls.clone()).unwrap_or_default();
+        self.timeline.push(Told { level: sample.level.into(), calls });
         self.peak = sample.peak.map(Level::from).or(self.peak);
         self.unknown_frees = sample.unknown_frees;
         self.resized = tally(sample.resized);
@@ -287,6 +305,8 @@ fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
     let mut thinned = chunk::header().to_vec();
     let mut shares = Shares::default();
     let mut merged: Option<SampleRecord> = None;
+    // Of that sample.
+    let mut calls: Option<Record> = None;
     // Only those of the last moment are of use.
     let mut ages: Option<Record> = None;
     let mut next = interval;
@@ -300,26 +320,29 @@ fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
             Record::Sample(sample) => {
                 ages = None;
                 shares.take(&sample);
-                let at = sample.level.at;
+                if let Some(due) = merged.take_if(|earlier| earlier.level.at >= next) {
+                    next = due.level.at.saturating_add(interval);
+                    write(&Record::Sample(due));
+                    calls.take().iter().for_each(&mut write);
+                }
                 merged = Some(match merged.take() {
                     Some(earlier) => merge(earlier, sample, &shares),
                     None => sample,
                 });
-                if at >= next {
-                    next = at.saturating_add(interval);
-                    merged.take().into_iter().for_each(|sample| write(&Record::Sample(sample)));
-                }
             }
+            Record::Calls(_) => calls = Some(record),
             Record::Ages(_) => ages = Some(record),
             record => {
                 if matches!(record, Record::Snapshot(_) | Record::Blocks(_) | Record::End(_)) {
                     merged.take().into_iter().for_each(|sample| write(&Record::Sample(sample)));
+                    calls.take().iter().for_each(&mut write);
                 }
                 write(&record);
             }
         }
     }
     merged.into_iter().for_each(|sample| write(&Record::Sample(sample)));
+    calls.iter().for_each(&mut write);
     ages.iter().for_each(&mut write);
     thinned
 }

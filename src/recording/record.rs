@@ -26,6 +26,10 @@ pub(super) enum Record {
     Events(EventsRecord),
     /// As of the last sample: the ages in seconds of the live blocks of each call stack that has any, buckets that are not empty.
     Ages(Vec<(u32, Vec<(u8, u64)>)>),
+    /// The names of functions whose calls are counted.
+    References(Vec<String>),
+    /// How often each was called until the last sample, in the order of their names; what is missing was not.
+    Calls(Vec<u64>),
 }
 
 /// What is watched: the first record.
@@ -187,6 +191,7 @@ pub(super) enum EventRecord {
     Lost { loss: u8, count: u64 },
     Resized { count: u64, bytes: u64 },
     Marked { number: u32 },
+    Called { reference: u32, count: u64 },
 }
 
 /// By their numbers in the file.
@@ -204,7 +209,7 @@ pub(super) const ENDINGS: [Ending; 7] = [
 ];
 
 /// By their numbers in the file.
-pub(super) const LOSSES: [Loss; 8] = [
+pub(super) const LOSSES: [Loss; 9] = [
     Loss::ReturnUnobservable,
     Loss::NeverReturned,
     Loss::NoStack,
@@ -213,6 +218,7 @@ pub(super) const LOSSES: [Loss; 8] = [
     Loss::StackNotKept,
     Loss::MappingNotKept,
     Loss::SnapshotNotTaken,
+    Loss::CallNotCounted,
 ];
 
 /// The number of a value in one of these lists.

@@ -23,6 +23,8 @@ pub struct Sample {
     pub resized: Tally,
     /// What was not seen until now.
     pub losses: BTreeMap<Loss, u64>,
+    /// How often each reference was called until now, by number; what is missing was not.
+    pub calls: Vec<u64>,
     /// The call stacks that have changed since the last sample, ascending.
     pub sites: Vec<(StackId, Account)>,
     /// Notable live blocks; of the last sample only.
@@ -43,6 +45,7 @@ impl Sample {
             unknown_frees: tracker.unknown_frees(),
             resized: tracker.resized(),
             losses: tracker.losses().clone(),
+            calls: tracker.calls().to_vec(),
             sites,
             blocks: Vec::new(),
             ages: None,

@@ -30,6 +30,10 @@ fn begin() -> Begin {
     }
 }
 
+fn references() -> [String; 2] {
+    ["serve".into(), "call".into()]
+}
+
 fn backtrace(id: u64) -> Backtrace {
     let frame = |address| Frame { module: None, kind: FrameKind::ReturnAddress, address };
     Backtrace { frames: vec![frame(7), frame(100 + id), frame(99)], ending: Ending::Complete, by_frame_pointer: false }
@@ -51,7 +55,8 @@ struct Run {
 
 impl Run {
     fn new(limit: u64, is_full: bool) -> Run {
-        let writer = Writer::begin(Storage::Memory(Vec::new()), limit, begin()).expect("written to memory");
+        let mut writer = Writer::begin(Storage::Memory(Vec::new()), limit, begin()).expect("written to memory");
+        writer.references(&references()).expect("written to memory");
         let log = is_full.then(EventLog::default);
         Run { tracker: Tracker::new(no_limits()), writer, log, stacks: 0, now: 0, next: SECOND }
     }
@@ -134,6 +139,7 @@ fn runs() -> impl Strategy<Value = Vec<(u64, Event)>> {
         }),
         1 => Just(Event::Lost(Loss::NeverReturned, 2)),
         1 => Just(Event::UnknownFrees(3)),
+        2 => (0_u32..2, 1_u64..9).prop_map(|(reference, count)| Event::Called { reference, count }),
         1 => Just(Event::Replaced),
     ];
     proptest::collection::vec((prop_oneof![3 => 0_u64..1000, 2 => 0..3 * SECOND], event), 1..300)
@@ -156,6 +162,18 @@ fn equal_at_the_end(one: &Profile, other: &Profile) -> Result<(), TestCaseError>
     prop_assert_eq!(one.unknown_frees, other.unknown_frees);
     prop_assert_eq!(&one.snapshots, &other.snapshots);
     prop_assert_eq!(&one.run, &other.run);
+    // Calls belong to their moments, and some of those may be left out.
+    for (one, other) in [(one, other), (other, one)] {
+        for (reference, more) in one.references.iter().zip(&other.references) {
+            let of_other: Vec<_> = other.timeline.iter().map(|moment| moment.at).zip(&more.counts).collect();
+            for (moment, count) in one.timeline.iter().map(|moment| moment.at).zip(&reference.counts) {
+                if of_other.iter().any(|(at, _)| *at == moment) {
+                    prop_assert!(of_other.contains(&(moment, count)), "{moment:?} {count} {of_other:?}");
+                }
+            }
+            prop_assert_eq!(reference.counts.last(), more.counts.last());
+        }
+    }
     Ok(())
 }
 
@@ -197,6 +215,12 @@ proptest! {
             let bucket = site.oldest.map(|oldest| (u64::BITS - oldest.as_secs().leading_zeros()) as usize);
             prop_assert_eq!(ages.buckets().len().checked_sub(1), bucket);
         }
+        prop_assert_eq!(read.references.len(), 2);
+        for (number, reference) in read.references.iter().enumerate() {
+            prop_assert!(reference.counts.is_sorted() && reference.counts.len() == read.timeline.len());
+            let called = written.tracker.calls().get(number).copied().unwrap_or(0);
+            prop_assert_eq!(reference.counts.last().copied().unwrap_or(0), called);
+        }
         // Shares of the peak and of snapshots add up to the whole.
         if let Some(peak) = read.peak {
             let shares = read.sites.iter().map(|site| site.at_peak).fold(Tally::default(), Tally::plus);
@@ -214,6 +238,7 @@ proptest! {
     fn the_ledger_tells_at_any_time_what_the_recording_does(run in runs(), asked_at in 0_usize..300) {
         let mut written = Run::new(LIMIT, false);
         written.writer.keep_ledger(begin());
+        written.writer.references(&references()).expect("written to memory");
         for (index, (passes, event)) in run.into_iter().enumerate() {
             written.event(passes, event);
             if index == asked_at {
@@ -396,16 +421,18 @@ fn a_recording_begins_with_what_is_watched_and_tells_stacks_before_they_are_name
         Found::Record(Record::Sample(_)) => '.',
         Found::Record(Record::Blocks(_)) => 'o',
         Found::Record(Record::Ages(_)) => 'a',
+        Found::Record(Record::References(_)) => 'r',
         Found::Record(Record::End(_)) => 'e',
         _ => '?',
     });
-    assert_eq!(kinds.collect::<String>(), "bfs....ae");
+    assert_eq!(kinds.collect::<String>(), "brfs....ae");
 }
 
 #[test]
 fn the_ledger_does_not_grow_with_time() {
     let (mut run, mut whole) = (Run::new(u64::MAX, false), Run::new(u64::MAX, false));
     run.writer.keep_ledger(begin());
+    run.writer.references(&references()).expect("written to memory");
     for run in [&mut run, &mut whole] {
         busy(run, 5_000, 3);
     }
@@ -420,6 +447,7 @@ fn the_ledger_does_not_grow_with_time() {
 fn a_recording_that_cannot_go_on_does_not_hold_up_the_ledger() {
     let mut run = Run::new(LIMIT, false);
     run.writer.keep_ledger(begin());
+    run.writer.references(&references()).expect("written to memory");
     busy(&mut run, 5, 1);
     let before = run.contents();
     run.writer.give_up();

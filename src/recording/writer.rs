@@ -179,6 +179,14 @@ impl Writer {
         self.has_given_up = true;
     }
 
+    /// The functions whose calls samples count, by number.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn references(&mut self, names: &[String]) -> io::Result<()> {
+        if names.is_empty() { Ok(()) } else { self.append(Record::References(names.to_vec())) }
+    }
+
     /// A module that frames name from now on. Those of a recording are numbered as in the table they come from.
     ///
     /// # Errors
@@ -238,6 +246,9 @@ impl Writer {
     pub fn sample(&mut self, sample: &Sample) -> io::Result<()> {
         let record = self.sample_record(sample);
         self.append(record)?;
+        if !sample.calls.is_empty() {
+            self.append(Record::Calls(sample.calls.clone()))?;
+        }
         if !sample.blocks.is_empty() {
             let record = |block: &crate::notable::KnownBlock| BlockRecord {
                 address: block.address,
@@ -260,6 +271,7 @@ impl Writer {
         let record = self.sample_record(sample);
         if let Some(ledger) = &mut self.ledger {
             ledger.take(record);
+            ledger.take(Record::Calls(sample.calls.clone()));
         }
     }
 

@@ -415,6 +415,7 @@ fn loss_name(loss: Loss) -> &'static str {
         Loss::StackNotKept => "stack_not_kept",
         Loss::MappingNotKept => "mapping_not_kept",
         Loss::SnapshotNotTaken => "snapshot_not_taken",
+        Loss::CallNotCounted => "call_not_counted",
     }
 }
 

@@ -184,7 +184,7 @@ fn report(inbox: &Receiver<Job>, mut on_child: OnChild) -> Tally {
 fn record(job: &Job, symbolizer: &mut Symbolizer) -> io::Result<Option<Vec<u8>>> {
     let Job { finished, begin, end, sample, remarks, .. } = job;
     let storage = Storage::Memory(Vec::new());
-    let plan = Plan { begin: begin.clone(), storage, limit: recording::LIMIT, is_wanted: true };
+    let plan = Plan { begin: begin.clone(), references: Vec::new(), storage, limit: recording::LIMIT, is_wanted: true };
     let mut recorder = Recorder::begin(plan)?;
     recorder.modules(&finished.modules);
     for id in (0..).map(StackId).take(finished.stacks.len()) {

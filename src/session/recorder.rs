@@ -20,6 +20,8 @@ use crate::unwind::{ModuleTable, Role};
 /// What a recording is to be.
 pub(super) struct Plan {
     pub(super) begin: Begin,
+    /// Functions whose calls are counted.
+    pub(super) references: Vec<String>,
     pub(super) storage: Storage,
     pub(super) limit: u64,
     /// Somebody reads it after the run, so frames are to be named.
@@ -70,6 +72,7 @@ impl Plan {
                 launched: matches!(config.target, Target::Command(_)),
                 by_event: source.tells_events(),
             },
+            references: config.references.clone(),
             storage,
             limit: match config.keep {
                 Keep::File { limit, .. } => limit,
@@ -86,8 +89,7 @@ impl Recorder {
     /// # Errors
     /// Those of the file.
     pub(super) fn begin(plan: Plan) -> io::Result<Self> {
-        let writer = Writer::begin(plan.storage, plan.limit, plan.begin)?;
-        Ok(Self { writer, is_wanted: plan.is_wanted, modules: 0, failure: None })
+        Self::with(Writer::begin(plan.storage, plan.limit, plan.begin)?, &plan.references, plan.is_wanted)
     }
 
     /// The same, and what it tells may be asked for on the way.
@@ -95,10 +97,14 @@ impl Recorder {
     /// # Errors
     /// Those of the file.
     pub(super) fn begin_with_ledger(plan: Plan) -> io::Result<Self> {
-        let begin = plan.begin.clone();
-        let mut recorder = Self::begin(plan)?;
-        recorder.writer.keep_ledger(begin);
-        Ok(recorder)
+        let mut writer = Writer::begin(plan.storage, plan.limit, plan.begin.clone())?;
+        writer.keep_ledger(plan.begin);
+        Self::with(writer, &plan.references, plan.is_wanted)
+    }
+
+    fn with(mut writer: Writer, references: &[String], is_wanted: bool) -> io::Result<Self> {
+        writer.references(references)?;
+        Ok(Self { writer, is_wanted, modules: 0, failure: None })
     }
 
     pub(super) fn modules(&mut self, modules: &ModuleTable) {

@@ -205,6 +205,7 @@ fn config() -> Config {
         interval: None,
         snapshot_at: Vec::new(),
         objects: crate::objects::Objects::default(),
+        references: Vec::new(),
         quiet: false,
     }
 }

@@ -76,6 +76,12 @@ impl Tracker {
         self.resized
     }
 
+    /// How often each reference was called until now, by number; what is missing was not.
+    #[must_use]
+    pub fn calls(&self) -> &[u64] {
+        &self.calls
+    }
+
     /// The call stacks of which something has changed since the last call, each once.
     pub fn take_changed(&mut self) -> Vec<StackId> {
         for &stack in &self.changed {

@@ -66,6 +66,8 @@ pub struct Tracker {
     unseen_frees: Tally,
     dropped_by_exec: Tally,
     losses: BTreeMap<Loss, u64>,
+    /// Calls of each reference.
+    calls: Vec<u64>,
     /// All blocks together.
     allocated: Tally,
     live: Tally,
@@ -154,6 +156,7 @@ impl Tracker {
             unseen_frees: Tally::default(),
             dropped_by_exec: Tally::default(),
             losses: BTreeMap::new(),
+            calls: Vec::new(),
             allocated: Tally::default(),
             live: Tally::default(),
             peak: Level::default(),
@@ -223,10 +226,19 @@ impl Tracker {
             }
             Event::UnknownFrees(count) => self.unknown_frees += count,
             Event::Resized(tally) => self.resized = self.resized.plus(tally),
+            Event::Called { reference, count } => self.called(reference, count),
             Event::Idle | Event::Marked(_) => {}
             Event::Replaced => self.replaced(),
             Event::Lost(loss, count) => *self.losses.entry(loss).or_default() += count,
         }
+    }
+
+    fn called(&mut self, reference: u32, count: u64) {
+        let index = reference as usize;
+        if index >= self.calls.len() {
+            self.calls.resize(index + 1, 0);
+        }
+        self.calls[index] += count;
     }
 
     fn allocated(&mut self, address: u64, size: u64, stack: StackId) {

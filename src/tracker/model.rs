@@ -182,7 +182,7 @@ impl Model {
                     self.resize(id, self.blocks[id].left + new_end - (last + 1));
                 }
             }
-            Event::Idle | Event::Marked(_) => {}
+            Event::Idle | Event::Marked(_) | Event::Called { .. } => {}
             Event::Replaced => {
                 let now = self.now;
                 for block in self.blocks.iter_mut().filter(|block| block.gone.is_none()) {

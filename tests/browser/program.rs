@@ -136,6 +136,7 @@ pub(crate) fn profile(sites: usize, depth: usize) -> Profile {
             module("/usr/lib/x86_64-linux-gnu/libc.so.6", 0x7fff_0000_0000),
         ],
         timeline,
+        references: Vec::new(),
         peak: Some(peak),
         snapshots,
         blocks: (0..20)

@@ -20,6 +20,7 @@ mod modules;
 mod options;
 mod programs;
 mod recordings;
+mod references;
 mod reports;
 mod safety;
 mod session;

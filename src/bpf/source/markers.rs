@@ -2,13 +2,16 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use memleax_platform::Tracer;
 
 use super::{AttachError, BpfSource};
 use crate::bpf::hooks;
 use crate::bpf::kernel::Probe;
-use crate::marker::Marker;
+use crate::bpf::layout::{Control, REFERENCES};
+use crate::event::{Event, Loss, Sink, Timestamp};
+use crate::marker::{Marker, References};
 use crate::source::Notice;
 use crate::unwind::Module;
 
@@ -18,7 +21,8 @@ impl<T: Tracer> BpfSource<T> {
         match self.attach_markers(module, &present) {
             Ok(probes) => present.extend(probes),
             Err(why) => {
-                self.notices.push(Notice::Warning(format!("no snapshots at calls there: {why}")));
+                self.notices
+                    .push(Notice::Warning(format!("calls of functions that you have named are not seen there: {why}")));
             }
         }
         if !present.is_empty() {
@@ -29,16 +33,17 @@ impl<T: Tracer> BpfSource<T> {
     fn attach_markers(&mut self, module: &Arc<Module>, present: &[Probe]) -> Result<Vec<Probe>, AttachError> {
         let mut probes = Vec::new();
         for marker in self.markers_of(module) {
-            let Some(probe) = hooks::marker(module, &marker) else { continue };
+            let place = self.place_of(marker.purpose.references);
+            let Some(probe) = hooks::marker(module, &marker, place) else { continue };
+            let task = self.markers.describe(marker.purpose);
             let is_taken = present.iter().any(|other| other.address == probe.address);
             if is_taken && self.kernel.has_one_probe_an_address() {
-                let name = self.markers.name(marker.number);
                 self.notices.push(Notice::Warning(format!(
-                    "cannot take snapshots at calls of {name}, which allocates or frees: this kernel does not tell two probes there apart; use --backend=ptrace"
+                    "cannot {task}, which allocates or frees: this kernel does not tell two probes there apart; use --backend=ptrace"
                 )));
                 continue;
             }
-            tracing::info!("snapshots at calls of {} of {}", self.markers.name(marker.number), module.path.display());
+            tracing::info!("going to {task} of {}", module.path.display());
             probes.push(probe);
         }
         if !probes.is_empty() {
@@ -56,5 +61,43 @@ impl<T: Tracer> BpfSource<T> {
         let Some(image) = &module.image else { return Vec::new() };
         let debug_files = &mut self.debug_files;
         self.markers.of(image.bytes(), || debug_files(module).map(|image| image.shared()))
+    }
+
+    /// A place where the kernel counts the calls of a function, for these references.
+    fn place_of(&mut self, references: References) -> Option<u32> {
+        if references.is_empty() {
+            return None;
+        }
+        if self.places.len() == REFERENCES {
+            let message = format!(
+                "calls of functions of --reference in more than {REFERENCES} places: the others are not counted"
+            );
+            self.notices.push(Notice::Warning(message));
+            return None;
+        }
+        self.places.push(references);
+        u32::try_from(self.places.len() - 1).ok()
+    }
+
+    /// Tells of the calls that were counted since the last time.
+    pub(super) fn tell_calls(&mut self, at: Timestamp, sink: &mut dyn Sink) {
+        let mut calls = vec![0; self.markers.count_references()];
+        for (references, counted) in self.places.iter().zip(self.kernel.references()) {
+            let counted = counted.load(Relaxed);
+            references.iter().for_each(|number| calls[number as usize] += counted);
+        }
+        for ((reference, &now), seen) in (0..).zip(&calls).zip(&self.calls) {
+            if now > *seen {
+                sink.event(at, Event::Called { reference, count: now - seen });
+            }
+        }
+        self.calls = calls;
+        let lost = self.kernel.counter(Control::LostNamed);
+        let new = lost - std::mem::replace(&mut self.lost_named, lost);
+        let kinds =
+            [(self.markers.take_snapshots(), Loss::SnapshotNotTaken), (!self.calls.is_empty(), Loss::CallNotCounted)];
+        for (_, loss) in kinds.into_iter().filter(|(is_meant, _)| *is_meant && new > 0) {
+            sink.event(at, Event::Lost(loss, new));
+        }
     }
 }

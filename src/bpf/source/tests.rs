@@ -2,6 +2,7 @@
 
 mod exactness;
 mod marks;
+mod references;
 mod shortage;
 
 use memleax_platform::NativeTracer;
@@ -54,6 +55,7 @@ fn config(target: &Process, expire: Duration) -> Config {
         interval: None,
         snapshot_at: Vec::new(),
         objects: crate::objects::Objects::default(),
+        references: Vec::new(),
         quiet: true,
     }
 }

@@ -232,14 +232,16 @@ fn a_call_whose_stack_is_unreadable_is_lost() {
 
 #[test]
 fn a_function_that_the_user_has_named_is_told_of_between_what_comes_before_and_after() {
-    let markers = Markers::new(&["rest".into(), "malloc".into(), "call_fre".into()]);
+    let markers = Markers::new(&["rest".into(), "malloc".into(), "call_fre".into()], &["free".into(), "rest".into()]);
     let mut rig =
         try_attach_with(Machine::new(), Settings { markers, ..settings() }).expect("a target that can be observed");
     rig.call("call_malloc", &[64]);
     assert_eq!(rig.call("rest", &[]), 1);
     rig.call("call_free", &[BLOCK]);
     let allocated = Event::Allocated { address: BLOCK, size: 64, stack: StackId(0) };
-    assert_eq!(rig.events(), [Event::Marked(1), allocated, Event::Marked(0), Event::Freed { address: BLOCK }]);
+    let called = |reference| Event::Called { reference, count: 1 };
+    let freed = Event::Freed { address: BLOCK };
+    assert_eq!(rig.events(), [Event::Marked(1), allocated, called(1), Event::Marked(0), called(0), freed]);
     let warning = "no function call_fre yet: snapshots are taken at its calls once a library is loaded that has a symbol of that name; like it are call_free";
     assert!(
         rig.engine.notices.iter().any(|notice| matches!(notice, Notice::Warning(text) if text.starts_with(warning))),
