@@ -16,7 +16,7 @@ use memleax_freebsd_shim::Shim;
 use memleax_platform::freebsd::FreebsdTracer;
 
 fn main() -> ExitCode {
-    let Ok(Command::Watch { config, log, wanted }) = cli::parse(env::args_os()) else { return ExitCode::from(2) };
+    let Ok(Command::Watch { config, log, wanted, .. }) = cli::parse(env::args_os()) else { return ExitCode::from(2) };
     let launches = matches!(config.target, Target::Command(_));
     let Ok(signals) = (if launches { Signals::catch_for_program() } else { Signals::catch() }) else {
         return ExitCode::FAILURE;

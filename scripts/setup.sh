@@ -54,6 +54,7 @@ test   gdb                            gdb                           gdb         
 test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 test   chromium|chromium-browser|google-chrome|chrome chromium|chromium-browser chromium chromium chromium    chromium     chromium
 test   heaptrack_print                heaptrack                     heaptrack         heaptrack   heaptrack          -            -
+test   promtool                       prometheus                    golang-github-prometheus prometheus golang-github-prometheus-prometheus prometheus prometheus
 test   go                             golang-go                     golang            go          go                 go           go
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -
 bench  memleak-bpfcc|memleak|/usr/share/bcc/tools/memleak bpfcc-tools bcc-tools       bcc-tools   bcc-tools          bcc-tools    -
@@ -143,6 +144,7 @@ disable_services() {
         case $package in
         redis* | valkey*) units='redis-server redis valkey' ;;
         nginx*) units=nginx ;;
+        prometheus | golang-github-prometheus*) units=prometheus ;;
         *) continue ;;
         esac
         for unit in $units; do

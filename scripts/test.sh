@@ -29,6 +29,9 @@ otherwise_on_freebsd="$otherwise_on_freebsd backend:: follow:: harness:: tracing
 # The shim stops thread after thread for each breakpoint: this takes it minutes. What they count is the same as by ptrace.
 slow_over_shim="threads::eight_threads_24000_leaks totals::"
 
+# What the shim's program has not got.
+not_over_shim="metrics::"
+
 # live BACKEND NAME…: the live tests with a backend, but for those whose names begin so.
 live() {
     backend=$1
@@ -60,7 +63,7 @@ for part; do
     bpf) live bpf $(printf '%s:: ' $of_one_backend) ;;
     freebsd-shim)
         $CARGO build --locked --example freebsd_shim
-        live freebsd-shim $otherwise_on_freebsd $slow_over_shim
+        live freebsd-shim $otherwise_on_freebsd $slow_over_shim $not_over_shim
         ;;
     unit) $CARGO test --locked --workspace --lib --bins ;;
     ptrace) live ptrace $otherwise_on_freebsd ;;

@@ -1,5 +1,6 @@
 //! The command line: what may be asked, and what becomes of it.
 
+mod address;
 mod documents;
 mod duration;
 mod filters;
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 use memleax_platform::Pid;
 
 use crate::config::{Color, Config, Keep};
+use crate::metrics::Wish;
 use crate::rendering::{Reading, Wanted};
 use crate::report::Format;
 use documents::{DocumentArguments, ReadingArguments};
@@ -178,11 +180,13 @@ pub enum Command {
     /// Watch a process.
     Watch {
         /// How.
-        config: Config,
+        config: Box<Config>,
         /// The least urgent level that is logged.
         log: tracing::Level,
         /// The reports to make at the end besides that of the original memleax.
         wanted: Wanted,
+        /// What is to be served of the run.
+        metrics: Option<Wish>,
     },
     /// Make reports of a recording.
     Report {
@@ -233,8 +237,9 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         Some(Instead::Doctor { target, color }) => return Ok(Command::Doctor { target, color: color.into() }),
         Some(Instead::Record { watch, output, full, max_size }) => {
             watch.check()?;
+            let metrics = watch.metrics();
             let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full });
-            return Ok(Command::Watch { config, log, wanted: Wanted::default() });
+            return Ok(Command::Watch { config: config.into(), log, wanted: Wanted::default(), metrics });
         }
         Some(Instead::Report { recording, documents, reading }) => {
             let wanted = documents.into_wanted(Some(Format::Text))?;
@@ -264,8 +269,9 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     let is_kept = !wanted.documents.is_empty() || wanted.filters.leave_out();
     let keep = if is_kept { Keep::Whole } else { Keep::Nothing };
     arguments.watch.check()?;
+    let metrics = arguments.watch.metrics();
     let (config, log) = arguments.watch.into_config(keep);
-    Ok(Command::Watch { config, log, wanted })
+    Ok(Command::Watch { config: config.into(), log, wanted, metrics })
 }
 
 /// Writes the completion script of `shell`.
@@ -293,7 +299,7 @@ mod tests {
 
     fn watch(arguments: &[&str]) -> Config {
         match parse(["memleax"].iter().chain(arguments)) {
-            Ok(Command::Watch { config, .. }) => config,
+            Ok(Command::Watch { config, .. }) => *config,
             other => panic!("{other:?}"),
         }
     }

@@ -344,6 +344,37 @@ pub enum Loss {
     CallNotCounted,
 }
 
+impl Loss {
+    /// All kinds. Recordings number them so: others are appended.
+    pub const ALL: [Loss; 9] = [
+        Loss::ReturnUnobservable,
+        Loss::NeverReturned,
+        Loss::NoStack,
+        Loss::NotFollowed,
+        Loss::BlockNotKept,
+        Loss::StackNotKept,
+        Loss::MappingNotKept,
+        Loss::SnapshotNotTaken,
+        Loss::CallNotCounted,
+    ];
+
+    /// Its name in formats for machines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Loss::ReturnUnobservable => "return_unobservable",
+            Loss::NeverReturned => "never_returned",
+            Loss::NoStack => "no_stack",
+            Loss::NotFollowed => "not_followed",
+            Loss::BlockNotKept => "block_not_kept",
+            Loss::StackNotKept => "stack_not_kept",
+            Loss::MappingNotKept => "mapping_not_kept",
+            Loss::SnapshotNotTaken => "snapshot_not_taken",
+            Loss::CallNotCounted => "call_not_counted",
+        }
+    }
+}
+
 /// What is hooked in one module, for the start lines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HookedModule {

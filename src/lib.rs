@@ -15,6 +15,7 @@ pub mod filter;
 pub mod histogram;
 pub mod likeness;
 pub mod marker;
+pub mod metrics;
 pub mod notable;
 pub mod objects;
 pub mod profile;

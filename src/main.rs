@@ -14,7 +14,7 @@ use memleax::event::Tally;
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
 use memleax::session::{self, Company, OnChild, Showing, Signals};
-use memleax::{doctor, filter, report};
+use memleax::{doctor, filter, metrics, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
 /// See [`cli`] for what each exit status means.
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Noise => exit_code(io::stdout().write_all(filter::list_noise().as_bytes()), WENT_WRONG),
-        Command::Watch { config, log, wanted } => {
+        Command::Watch { config, log, wanted, metrics } => {
             let launches = matches!(config.target, Target::Command(_));
             let signals = match if launches { Signals::catch_for_program() } else { Signals::catch() } {
                 Ok(signals) => signals,
@@ -70,8 +70,18 @@ fn main() -> ExitCode {
             let _flushed_at_the_end = start_log(log);
             // Standard output is the program's own, if there is one.
             let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
-            let company =
-                Company { on_child: of_children(wanted.clone(), config.color, launches), attendants: Vec::new() };
+            // Before anything is done to a target: what cannot be served must not cost it.
+            let mut attendants = Vec::new();
+            if let Some(wish) = metrics {
+                match metrics::attend(wish, wanted.filters.clone()) {
+                    Ok((address, attendant)) => {
+                        _ = writeln!(io::stderr(), "memleax: metrics are at http://{address}/metrics");
+                        attendants.push(attendant);
+                    }
+                    Err(error) => return complaint(&error, COULD_NOT_BEGIN),
+                }
+            }
+            let company = Company { on_child: of_children(wanted.clone(), config.color, launches), attendants };
             let outcome = if launches {
                 session::run(&config, &showing, &signals, stream(io::stderr(), config.color), company)
             } else {

@@ -36,7 +36,8 @@ const MUST_NOT_IMPORT: &[(&str, &[&str])] = &[
     // Of reports and of rendering it knows the names of what may be asked for.
     ("cli", &["session", "source", "ptrace", "bpf", "tracker"]),
     ("rendering", &["session", "source", "ptrace", "bpf", "tracker", "cli"]),
-    ("session", &["cli", "doctor"]),
+    ("session", &["cli", "doctor", "metrics"]),
+    ("metrics", &["source", "ptrace", "bpf", "tracker", "recording", "report", "cli"]),
     ("doctor", &["cli", "session", "ptrace", "tracker", "report"]),
 ];
 

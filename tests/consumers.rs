@@ -98,3 +98,19 @@ fn pprof_counts_each_block_of_a_program() {
     assert_eq!(top("alloc_objects"), [Some(60), Some(1000), Some(40)]);
     assert_eq!(top("inuse_space")[2], Some(40 * 64));
 }
+
+/// The configuration and the alerts that the documentation offers, as Prometheus' own tool reads them; and that the alerts come when they should.
+#[test]
+fn promtool_accepts_the_examples() {
+    if !has_program("promtool") {
+        return;
+    }
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/prometheus");
+    for arguments in [
+        ["check", "config", "prometheus.yml"],
+        ["check", "rules", "memleax.rules.yml"],
+        ["test", "rules", "memleax.rules.test.yml"],
+    ] {
+        output_of(Command::new("promtool").args(arguments).current_dir(&examples));
+    }
+}

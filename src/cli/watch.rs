@@ -1,6 +1,7 @@
 //! What to watch, and how: the options of a live run.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum, ValueHint};
 use memleax_platform::Pid;
 
-use super::duration;
+use super::{address, duration};
 use crate::config::{Backend, Color, Config, Keep, Limits, LiveForm, Target};
 use crate::marker::References;
+use crate::metrics::Wish;
 use crate::objects::Objects;
 
 /// The limits of the original memleax, where a process is watched live.
@@ -85,6 +87,16 @@ pub(super) struct WatchArguments {
     /// Watch the processes that the target starts, too, each with a report of its own at its end (by ptrace only)
     #[arg(long)]
     follow_forks: bool,
+
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics while monitoring goes on: a port of this machine's own (0: any that is
+    /// free), or ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS", value_parser = address::parse)]
+    metrics: Option<SocketAddr>,
+
+    /// How many call stacks have series of their own in --metrics
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "metrics")]
+    #[arg(value_parser = clap::value_parser!(u16).range(..=1000))]
+    metrics_sites: u16,
 
     /// How to observe the target
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
@@ -163,6 +175,11 @@ impl WatchArguments {
             LogArgument::Trace => tracing::Level::TRACE,
         };
         (config, log)
+    }
+
+    /// What is to be served of the run.
+    pub(super) fn metrics(&self) -> Option<Wish> {
+        self.metrics.map(|address| Wish { address, sites: self.metrics_sites.into() })
     }
 
     /// True if a program is to be started.

@@ -209,17 +209,7 @@ pub(super) const ENDINGS: [Ending; 7] = [
 ];
 
 /// By their numbers in the file.
-pub(super) const LOSSES: [Loss; 9] = [
-    Loss::ReturnUnobservable,
-    Loss::NeverReturned,
-    Loss::NoStack,
-    Loss::NotFollowed,
-    Loss::BlockNotKept,
-    Loss::StackNotKept,
-    Loss::MappingNotKept,
-    Loss::SnapshotNotTaken,
-    Loss::CallNotCounted,
-];
+pub(super) const LOSSES: [Loss; Loss::ALL.len()] = Loss::ALL;
 
 /// The number of a value in one of these lists.
 pub(super) fn number_of<T: PartialEq>(list: &[T], value: &T) -> u8 {

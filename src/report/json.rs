@@ -397,26 +397,12 @@ pub(super) struct Lost {
 
 impl Lost {
     pub(super) fn of(loss: Loss, count: u64) -> Lost {
-        Lost { kind: loss_name(loss), count, text: wording::loss(loss, count) }
+        Lost { kind: loss.name(), count, text: wording::loss(loss, count) }
     }
 }
 
 pub(super) fn hex(number: u64) -> String {
     format!("0x{number:x}")
-}
-
-fn loss_name(loss: Loss) -> &'static str {
-    match loss {
-        Loss::ReturnUnobservable => "return_unobservable",
-        Loss::NeverReturned => "never_returned",
-        Loss::NoStack => "no_stack",
-        Loss::NotFollowed => "not_followed",
-        Loss::BlockNotKept => "block_not_kept",
-        Loss::StackNotKept => "stack_not_kept",
-        Loss::MappingNotKept => "mapping_not_kept",
-        Loss::SnapshotNotTaken => "snapshot_not_taken",
-        Loss::CallNotCounted => "call_not_counted",
-    }
 }
 
 pub(super) fn ending_name(ending: Ending) -> &'static str {

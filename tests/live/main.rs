@@ -16,6 +16,7 @@ mod harness;
 mod hits;
 mod launch;
 mod marks;
+mod metrics;
 mod modules;
 mod options;
 mod programs;

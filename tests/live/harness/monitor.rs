@@ -62,6 +62,11 @@ impl Monitor {
         Some(line)
     }
 
+    /// The next line of its standard error.
+    pub(crate) fn error_line(&mut self) -> Option<String> {
+        self.process.error_line()
+    }
+
     /// Reads live lines until `blocks` have expired without having been freed.
     pub(crate) fn wait_for_leaks(&mut self, blocks: u64) {
         let mut leaked: HashMap<String, i128> = HashMap::new();
