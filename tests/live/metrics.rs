@@ -12,15 +12,21 @@ use memleax_targets::{Process, Target, patience};
 
 use crate::harness::{Launched, Monitor, State, has_program, may_trace, tracer_of};
 
-/// The body of what is at `path`.
-fn get(address: SocketAddr, path: &str, accept: &str) -> String {
+/// The answer to a request for `path`: its status and its body.
+fn ask(address: SocketAddr, path: &str, accept: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(stream, "GET {path} HTTP/1.0\r\nAccept: {accept}\r\n\r\n").expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    assert!(head.lines().next().is_some_and(|status| status.ends_with(" 200 OK")), "{answer}");
-    body.to_owned()
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+}
+
+/// The body of what is at `path`.
+fn get(address: SocketAddr, path: &str, accept: &str) -> String {
+    let (status, body) = ask(address, path, accept);
+    assert!(status.ends_with(" 200 OK"), "{status}: {body}");
+    body
 }
 
 const PROMETHEUS: &str = "text/plain";
@@ -179,11 +185,11 @@ fn prometheus_scrapes_it() {
             break place.trim().parse::<SocketAddr>().unwrap_or_else(|_| panic!("{line}"));
         }
     };
-    while !prometheus.error_line().expect("prometheus gets ready").contains("ready to receive web requests") {}
     let query = "/api/v1/query?query=memleax_site_suspect_blocks%7Bfunction%3D%22leak_before_end%22%7D";
     let begin = Instant::now();
     let answer = loop {
-        let answer = get(listens, query, "application/json");
+        // It listens before it is ready to answer.
+        let (_, answer) = ask(listens, query, "application/json");
         if answer.contains("leak_before_end") {
             break answer;
         }
