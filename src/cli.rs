@@ -5,6 +5,7 @@ mod documents;
 mod duration;
 mod filters;
 mod manual;
+mod objects;
 mod size;
 mod watch;
 
@@ -238,7 +239,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         Some(Instead::Record { watch, output, full, max_size }) => {
             watch.check()?;
             let metrics = watch.metrics();
-            let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full });
+            let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full })?;
             return Ok(Command::Watch { config: config.into(), log, wanted: Wanted::default(), metrics });
         }
         Some(Instead::Report { recording, documents, reading }) => {
@@ -270,7 +271,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     let keep = if is_kept { Keep::Whole } else { Keep::Nothing };
     arguments.watch.check()?;
     let metrics = arguments.watch.metrics();
-    let (config, log) = arguments.watch.into_config(keep);
+    let (config, log) = arguments.watch.into_config(keep)?;
     Ok(Command::Watch { config: config.into(), log, wanted, metrics })
 }
 

@@ -8,6 +8,7 @@ mod children;
 mod inquiry;
 mod marks;
 mod moments;
+mod objects;
 mod printer;
 mod program;
 mod recorder;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use memleax_platform::{ExitStatus, NativeTracer, Pid, RootDirectory, Signal, Tracer};
 
 use crate::config::{Config, Keep, Target};
-use crate::event::{Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
+use crate::event::{Class, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
 use crate::filter::Filters;
 use crate::profile::View;
 use crate::profile::{Profile, Site};
@@ -41,6 +42,7 @@ use children::Children;
 use inquiry::Reception;
 use marks::Marks;
 use moments::Moments;
+use objects::ObjectBooks;
 use printer::Subject;
 use program::Program;
 use recorder::Plan;
@@ -307,8 +309,10 @@ fn watch(
         quiet: config.quiet,
         form: config.live,
         showing: showing.clone(),
+        types: config.objects.types().iter().map(|of| of.name().to_owned()).collect(),
     };
     let mut tracker = Tracker::new(config.limits);
+    let mut objects = ObjectBooks::new(&config.objects, config.limits);
     let mut marks = Marks::new(&config.snapshot_at);
     let started = children.and_then(|children| {
         let reception = Reception::open(attendants, pid, &backend)?;
@@ -317,21 +321,21 @@ fn watch(
     let (mut children, mut reporter, reception) = match started {
         Ok(started) => started,
         Err(error) => {
-            let detached = source.detach(&mut Feed::new(&mut tracker, &mut marks, None));
+            let detached = source.detach(&mut Feed::new(&mut tracker, &mut objects, &mut marks, None));
             let errors = [Some(Error::NoThread(error)), detached.err().map(Error::NotLeftClean)];
             return Err(errors.into_iter().flatten().collect());
         }
     };
     let mut log = matches!(config.keep, Keep::File { full: true, .. }).then(EventLog::default);
     let end = catch_unwind(AssertUnwindSafe(|| {
-        let feed = Feed { log: log.as_mut(), ..Feed::new(&mut tracker, &mut marks, children.as_mut()) };
+        let feed = Feed { log: log.as_mut(), ..Feed::new(&mut tracker, &mut objects, &mut marks, children.as_mut()) };
         observe(source, feed, config, signals, program.as_mut(), &mut reporter, &reception)
     }))
     .unwrap_or_else(End::Panicked);
 
     let mut errors = Vec::new();
     if !matches!(end, End::Target(_)) {
-        match source.detach(&mut Feed::new(&mut tracker, &mut marks, children.as_mut())) {
+        match source.detach(&mut Feed::new(&mut tracker, &mut objects, &mut marks, children.as_mut())) {
             Ok(notices) => notices.into_iter().for_each(|notice| reporter.notice(notice)),
             Err(error) => errors.push(Error::NotLeftClean(error)),
         }
@@ -374,9 +378,10 @@ fn watch(
         }
     }
     let statistics = tracker.statistics();
-    let leaked = leaked(&statistics, end);
+    let of_types = objects.statistics();
+    let leaked = leaked(&statistics, end).plus(objects::sum(&of_types, |statistics| leaked(statistics, end)));
     let target_ended = matches!(end, report::End::TargetEnded(_));
-    reporter.end(end, broke_off.as_ref().map(ToString::to_string), statistics, source);
+    reporter.end(end, broke_off.as_ref().map(ToString::to_string), statistics, of_types, source);
     errors.extend(broke_off.map(Error::BrokeOff));
     let mut recording = None;
     let mut is_hurried = || match &mut program {
@@ -432,7 +437,10 @@ fn observe(
             source.finished().into_iter().for_each(|finished| children.finish(finished));
         }
         for finding in feed.tracker.drain_findings() {
-            reporter.finding(finding, source);
+            reporter.finding(Class::MEMORY, finding, source);
+        }
+        for (class, finding) in feed.objects.drain_findings() {
+            reporter.finding(class, finding, source);
         }
         moments.pass(&mut feed, signals, source, reporter, reception);
         if let Progress::TargetEnded(status) = progress {
@@ -468,6 +476,8 @@ fn observe(
 /// The tracker, and how late it is by the source's clock.
 struct Feed<'a> {
     tracker: &'a mut Tracker,
+    /// The same of objects.
+    objects: &'a mut ObjectBooks,
     now: Timestamp,
     /// Where single events are recorded.
     log: Option<&'a mut EventLog>,
@@ -477,8 +487,13 @@ struct Feed<'a> {
 }
 
 impl<'a> Feed<'a> {
-    fn new(tracker: &'a mut Tracker, marks: &'a mut Marks, children: Option<&'a mut Children>) -> Self {
-        Feed { tracker, now: Timestamp::default(), log: None, marks, children }
+    fn new(
+        tracker: &'a mut Tracker,
+        objects: &'a mut ObjectBooks,
+        marks: &'a mut Marks,
+        children: Option<&'a mut Children>,
+    ) -> Self {
+        Feed { tracker, objects, now: Timestamp::default(), log: None, marks, children }
     }
 }
 
@@ -493,6 +508,7 @@ impl Sink for Feed<'_> {
             event => event,
         };
         self.tracker.event(at, event);
+        self.objects.event(at, event);
         if let Some(log) = &mut self.log {
             log.push(at, event);
         }
@@ -506,6 +522,18 @@ impl Sink for Feed<'_> {
         self.tracker.counted(at, stack, totals);
     }
 
+    fn object(&mut self, at: Timestamp, class: Class, event: Event) {
+        self.now = at;
+        if !self.children.as_mut().is_some_and(|children| children.takes_object(at, class, event)) {
+            self.objects.object(at, class, event);
+        }
+    }
+
+    fn object_counted(&mut self, at: Timestamp, class: Class, stack: StackId, totals: &Totals) {
+        self.now = at;
+        self.objects.counted(at, class, stack, totals);
+    }
+
     fn turn(&mut self, process: Pid) {
         if let Some(children) = &mut self.children {
             children.turn(process);
@@ -514,7 +542,7 @@ impl Sink for Feed<'_> {
 
     fn born(&mut self, at: Timestamp, process: Pid, copy_of: Option<Pid>) {
         if let Some(children) = &mut self.children {
-            children.born(at, process, copy_of, self.tracker);
+            children.born(at, process, copy_of, self.tracker, self.objects);
         }
     }
 }

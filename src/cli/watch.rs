@@ -9,11 +9,11 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum, ValueHint};
 use memleax_platform::Pid;
 
+use super::objects::ObjectArguments;
 use super::{address, duration};
 use crate::config::{Backend, Color, Config, Keep, Limits, LiveForm, Target};
 use crate::marker::References;
 use crate::metrics::Wish;
-use crate::objects::Objects;
 
 /// The limits of the original memleax, where a process is watched live.
 const LIMIT: u64 = 1000;
@@ -71,6 +71,9 @@ pub(super) struct WatchArguments {
     /// Count calls of the target's function with this symbol, the work that growth is measured by; may be repeated
     #[arg(long, value_name = "SYMBOL", value_parser = NonEmptyStringValueParser::new())]
     reference: Vec<String>,
+
+    #[command(flatten)]
+    objects: ObjectArguments,
 
     /// End with status N if blocks were leaked: at the end of the program never freed, else expired
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
@@ -131,7 +134,10 @@ impl WatchArguments {
     }
 
     /// How to watch what, if anything is to be watched; and what is logged.
-    pub(super) fn into_config(self, keep: Keep) -> (Config, tracing::Level) {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn into_config(self, keep: Keep) -> Result<(Config, tracing::Level), clap::Error> {
         let target = match self.target {
             Some(pid) => Target::Process(pid),
             None => Target::Command(self.command),
@@ -156,8 +162,8 @@ impl WatchArguments {
             duration: self.duration,
             interval: self.interval,
             snapshot_at: self.snapshot_at,
-            objects: Objects::default(),
             references: self.reference,
+            objects: self.objects.into_objects()?,
             by_thread: self.by_thread,
             mmap: self.mmap,
             color: self.color.into(),
@@ -174,7 +180,7 @@ impl WatchArguments {
             LogArgument::Debug => tracing::Level::DEBUG,
             LogArgument::Trace => tracing::Level::TRACE,
         };
-        (config, log)
+        Ok((config, log))
     }
 
     /// What is to be served of the run.

@@ -3,6 +3,8 @@
 
 mod syntax;
 
+use std::str::FromStr;
+
 use crate::allocator::{Class, NamedFunction, Shape};
 
 pub use syntax::SyntaxError;
@@ -11,13 +13,19 @@ pub use syntax::SyntaxError;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Objects {
     types: Vec<ObjectType>,
-    allocators: Vec<Vec<Call>>,
+    allocators: Vec<Allocator>,
 }
 
 /// A type of objects: the functions that bring them about, hold them, and end them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ObjectType {
     name: String,
+    calls: Vec<Call>,
+}
+
+/// Functions that hand out memory and take it back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Allocator {
     calls: Vec<Call>,
 }
 
@@ -43,26 +51,35 @@ impl ObjectType {
     }
 }
 
+/// `NAME=ALLOCATORS|DEALLOCATORS[|REFS|UNREFS]`.
+impl FromStr for ObjectType {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        syntax::object_type(text)
+    }
+}
+
+/// `ALLOCATORS|DEALLOCATORS[|REALLOCATORS]`.
+impl FromStr for Allocator {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        syntax::allocator(text)
+    }
+}
+
 impl Objects {
-    /// Adds a type: `NAME=ALLOCATORS|DEALLOCATORS[|REFS|UNREFS]`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn add_type(&mut self, text: &str) -> Result<(), SyntaxError> {
-        let new = syntax::object_type(text)?;
-        self.add(new)
+    /// Adds functions of memory.
+    pub fn add_allocator(&mut self, new: Allocator) {
+        self.allocators.push(new);
     }
 
-    /// Adds functions that hand out memory: `ALLOCATORS|DEALLOCATORS[|REALLOCATORS]`.
+    /// Adds a type.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn add_allocator(&mut self, text: &str) -> Result<(), SyntaxError> {
-        self.allocators.push(syntax::allocator(text)?);
-        Ok(())
-    }
-
-    fn add(&mut self, new: ObjectType) -> Result<(), SyntaxError> {
+    /// If there is one of that name, or there are too many.
+    pub fn add_type(&mut self, new: ObjectType) -> Result<(), SyntaxError> {
         if self.types.iter().any(|known| known.name == new.name) {
             return Err(SyntaxError::Twice(new.name));
         }
@@ -100,7 +117,11 @@ impl Objects {
             .iter()
             .enumerate()
             .flat_map(|(place, of)| of.calls.iter().map(move |call| named(call, Class::of_type(place), &of.name)));
-        let of_memory = self.allocators.iter().flatten().map(|call| named(call, Class::MEMORY, "an allocator"));
+        let of_memory = self
+            .allocators
+            .iter()
+            .flat_map(|allocator| &allocator.calls)
+            .map(|call| named(call, Class::MEMORY, "an allocator"));
         of_types.chain(of_memory).collect()
     }
 }

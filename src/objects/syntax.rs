@@ -3,7 +3,7 @@
 //! Lists of functions are separated by `|`, functions by `,`, unless these stand in brackets of a name (`net::Pool<int, 4>::take(int, char)`). What
 //! the arguments are may follow in parentheses: `sqlite3_open(out=2,always)`.
 
-use super::{Call, ObjectType};
+use super::{Allocator, Call, ObjectType};
 use crate::allocator::{Shape, Size};
 
 /// How many arguments are passed in registers.
@@ -104,7 +104,7 @@ pub(super) fn of_type(name: &str, calls: Vec<(Role, Call)>) -> Result<ObjectType
     Ok(ObjectType { name: name.into(), calls: calls.into_iter().map(|(_, call)| call).collect() })
 }
 
-pub(super) fn allocator(text: &str) -> Result<Vec<Call>, SyntaxError> {
+pub(super) fn allocator(text: &str) -> Result<Allocator, SyntaxError> {
     let lists = split(text, '|');
     const ROLES: [Role; 3] = [Role::Allocator, Role::Deallocator, Role::Reallocator];
     if !matches!(lists.len(), 2..=3) {
@@ -120,13 +120,13 @@ pub(super) fn allocator(text: &str) -> Result<Vec<Call>, SyntaxError> {
 }
 
 /// Functions of memory, if they make sense together. `text` names them in errors.
-pub(super) fn of_memory(text: &str, calls: Vec<(Role, Call)>) -> Result<Vec<Call>, SyntaxError> {
+pub(super) fn of_memory(text: &str, calls: Vec<(Role, Call)>) -> Result<Allocator, SyntaxError> {
     for wanted in [Role::Allocator, Role::Deallocator] {
         if !calls.iter().any(|(role, _)| *role == wanted) {
             return Err(SyntaxError::NoAllocator(text.into()));
         }
     }
-    Ok(calls.into_iter().map(|(_, call)| call).collect())
+    Ok(Allocator { calls: calls.into_iter().map(|(_, call)| call).collect() })
 }
 
 /// The functions of a list, trimmed. An empty list has none.
@@ -313,7 +313,7 @@ mod tests {
     fn memory_has_reallocators() {
         let of = allocator("pool_alloc(size=2)|pool_free(2)|pool_resize(2,size=3)").expect("an allocator");
         assert_eq!(
-            calls(&of),
+            calls(&of.calls),
             [
                 ("pool_alloc", Shape::Allocate { size: Size::Argument(1) }),
                 ("pool_free", Shape::Free { block: 1 }),
@@ -358,12 +358,13 @@ mod tests {
     #[test]
     fn types_are_told_apart_by_name_and_are_not_endless() {
         let mut objects = Objects::default();
-        objects.add_type("a=b|c").expect("a type");
-        assert_eq!(objects.add_type("a=d|e"), Err(SyntaxError::Twice("a".into())));
+        let mut add = |text: &str| objects.add_type(text.parse().expect("a type"));
+        add("a=b|c").expect("a type");
+        assert_eq!(add("a=d|e"), Err(SyntaxError::Twice("a".into())));
         for number in 1..31 {
-            objects.add_type(&format!("a{number}=b|c")).expect("a type");
+            add(&format!("a{number}=b|c")).expect("a type");
         }
-        assert_eq!(objects.add_type("z=b|c"), Err(SyntaxError::TooMany));
+        assert_eq!(add("z=b|c"), Err(SyntaxError::TooMany));
         assert_eq!(objects.functions().len(), 62);
         assert_eq!(objects.functions()[61].class.0, 31);
     }

@@ -29,6 +29,10 @@ impl<W: Write> JsonLines<W> {
         JsonLines { output }
     }
 
+    fn object_line(&mut self, of: &str, line: Line<'_>) -> io::Result<()> {
+        self.line(&Line::Object { r#type: of, of: Box::new(line) })
+    }
+
     fn line(&mut self, line: &Line<'_>) -> io::Result<()> {
         serde_json::to_writer(&mut self.output, line)?;
         self.output.write_all(b"\n")?;
@@ -81,6 +85,28 @@ enum Line<'a> {
     CallStack(CallStackOf),
     Statistics(StatisticsOf),
     NeverFreed(Amount),
+    /// Another line, of objects.
+    Object {
+        r#type: &'a str,
+        of: Box<Line<'a>>,
+    },
+}
+
+impl Line<'_> {
+    fn of_finding(finding: &Finding, stack: Option<&NamedStack>) -> Self {
+        match *finding {
+            Finding::Expired { callstack, bytes, .. } => {
+                Line::Expired { call_stack: callstack.0, bytes, stack: stack.map(StackOf::of) }
+            }
+            Finding::ExpiredAgain { callstack, bytes, count } => {
+                Line::ExpiredAgain { call_stack: callstack.0, bytes, count }
+            }
+            Finding::ExpiredFreed { callstack, after } => {
+                Line::ExpiredFreed { call_stack: callstack.0, after_ns: nanoseconds(after) }
+            }
+            Finding::Muted { callstack } => Line::Muted { call_stack: callstack.0 },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -179,6 +205,21 @@ struct StatisticsOf {
     losses: Vec<Lost>,
 }
 
+impl StatisticsOf {
+    fn of(statistics: &Statistics) -> StatisticsOf {
+        StatisticsOf {
+            monitored_ns: nanoseconds(statistics.monitored),
+            expire_ns: nanoseconds(statistics.expire),
+            call_stacks: statistics.call_stacks.len(),
+            unexpired: statistics.unexpired.into(),
+            unknown_frees: statistics.unknown_frees,
+            unseen_frees: statistics.unseen_frees.into(),
+            dropped_by_exec: statistics.dropped_by_exec.into(),
+            losses: statistics.losses.iter().map(|(&loss, &count)| Lost::of(loss, count)).collect(),
+        }
+    }
+}
+
 impl<W: Write> Live for JsonLines<W> {
     fn begin(&mut self, target: Pid, backend: &str, expire: Duration) -> io::Result<()> {
         let (format, memleax_version) = ("memleax events", env!("CARGO_PKG_VERSION"));
@@ -203,18 +244,11 @@ impl<W: Write> Live for JsonLines<W> {
     }
 
     fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
-        self.line(&match *finding {
-            Finding::Expired { callstack, bytes, .. } => {
-                Line::Expired { call_stack: callstack.0, bytes, stack: stack.map(StackOf::of) }
-            }
-            Finding::ExpiredAgain { callstack, bytes, count } => {
-                Line::ExpiredAgain { call_stack: callstack.0, bytes, count }
-            }
-            Finding::ExpiredFreed { callstack, after } => {
-                Line::ExpiredFreed { call_stack: callstack.0, after_ns: nanoseconds(after) }
-            }
-            Finding::Muted { callstack } => Line::Muted { call_stack: callstack.0 },
-        })
+        self.line(&Line::of_finding(finding, stack))
+    }
+
+    fn object_finding(&mut self, of: &str, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
+        self.object_line(of, Line::of_finding(finding, stack))
     }
 
     fn end(&mut self, end: End) -> io::Result<()> {
@@ -225,16 +259,23 @@ impl<W: Write> Live for JsonLines<W> {
         for call_stack in &statistics.call_stacks {
             self.line(&Line::CallStack(CallStackOf::of(call_stack, &name(call_stack.stack))))?;
         }
-        self.line(&Line::Statistics(StatisticsOf {
-            monitored_ns: nanoseconds(statistics.monitored),
-            expire_ns: nanoseconds(statistics.expire),
-            call_stacks: statistics.call_stacks.len(),
-            unexpired: statistics.unexpired.into(),
-            unknown_frees: statistics.unknown_frees,
-            unseen_frees: statistics.unseen_frees.into(),
-            dropped_by_exec: statistics.dropped_by_exec.into(),
-            losses: statistics.losses.iter().map(|(&loss, &count)| Lost::of(loss, count)).collect(),
-        }))
+        self.line(&Line::Statistics(StatisticsOf::of(statistics)))
+    }
+
+    fn object_statistics(
+        &mut self,
+        of: &str,
+        statistics: &Statistics,
+        name: &mut dyn FnMut(StackId) -> NamedStack,
+    ) -> io::Result<()> {
+        for call_stack in &statistics.call_stacks {
+            self.object_line(of, Line::CallStack(CallStackOf::of(call_stack, &name(call_stack.stack))))?;
+        }
+        self.object_line(of, Line::Statistics(StatisticsOf::of(statistics)))
+    }
+
+    fn objects_never_freed(&mut self, of: &str, objects: Tally) -> io::Result<()> {
+        self.object_line(of, Line::NeverFreed(objects.into()))
     }
 
     fn never_freed(&mut self, blocks: Tally) -> io::Result<()> {
@@ -329,7 +370,11 @@ mod tests {
                 lines.end(end)?;
             }
             lines.statistics(&statistics(), &mut |_| sites[0].stack.clone())?;
-            lines.never_freed(Tally { count: 7, bytes: 8 })
+            lines.never_freed(Tally { count: 7, bytes: 8 })?;
+            let finding = Finding::Expired { callstack, stack: StackId(7), bytes: 0 };
+            lines.object_finding("conn", &finding, Some(&sites[0].stack))?;
+            lines.object_statistics("conn", &statistics(), &mut |_| sites[0].stack.clone())?;
+            lines.objects_never_freed("conn", Tally { count: 2, bytes: 0 })
         })
     }
 

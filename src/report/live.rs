@@ -44,6 +44,12 @@ pub trait Live {
     /// When the output fails.
     fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()>;
 
+    /// The same of objects of the type `of`, whose call stacks have numbers of their own.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn object_finding(&mut self, of: &str, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()>;
+
     /// Why monitoring ended.
     ///
     /// # Errors
@@ -61,6 +67,23 @@ pub trait Live {
     /// # Errors
     /// When the output fails.
     fn never_freed(&mut self, blocks: Tally) -> io::Result<()>;
+
+    /// The final statistics of objects of the type `of`.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn object_statistics(
+        &mut self,
+        of: &str,
+        statistics: &Statistics,
+        name: &mut dyn FnMut(StackId) -> NamedStack,
+    ) -> io::Result<()>;
+
+    /// How many objects of the type `of` a target that has ended never freed.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn objects_never_freed(&mut self, of: &str, objects: Tally) -> io::Result<()>;
 
     /// A snapshot that was just taken, the last of `profile`, and what is known until now as `view` sees it.
     ///

@@ -9,20 +9,24 @@
 //!     0x0000000000400acb  test  main()+364  test.c:80
 //! ```
 
-use std::fmt::{self, Display};
+mod kind;
+
+use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use memleax_platform::{ExitStatus, Pid};
 
 use super::live::written;
-use super::style::{CALL_STACK, HEADING, LEAK, Printable, WARNING};
-use super::wording::{self, plural};
+use super::style::{HEADING, LEAK, Printable, WARNING};
+use super::wording;
 use super::{End, Format, Live, backtrace, human};
 use crate::event::{Notice, StackId};
 use crate::profile::{Profile, View};
 use crate::symbol::NamedStack;
-use crate::tracker::{CallStackNumber, CallStackStatistics, Finding, Limit, Statistics, Tally};
+use crate::tracker::{CallStackStatistics, Finding, Limit, Statistics, Tally};
+
+use kind::Kind;
 
 /// Writes the report as text, coloured; a writer that strips the colours leaves exactly the documented text.
 #[derive(Debug)]
@@ -36,21 +40,22 @@ impl<W: Write> Text<W> {
         Text { output }
     }
 
-    fn call_stack(&mut self, of: &CallStackStatistics) -> io::Result<()> {
-        let may_leak = of.may_leak();
-        writeln!(self.output, "{}: {LEAK}may-leak={}{LEAK:#}", Label(of.number), Counted(may_leak))?;
-        writeln!(self.output, "    expired={}, free_expired={}", Counted(of.expired), Counted(of.freed_expired))?;
-        writeln!(self.output, "    alloc={}, free={}", Counted(of.allocated), Counted(of.freed))?;
+    fn call_stack(&mut self, kind: Kind<'_>, of: &CallStackStatistics) -> io::Result<()> {
+        let tally = |tally: Tally| kind.tally(tally);
+        let label = kind.label(of.number);
+        writeln!(self.output, "{label}: {LEAK}may-leak={}{LEAK:#}", tally(of.may_leak()))?;
+        writeln!(self.output, "    expired={}, free_expired={}", tally(of.expired), tally(of.freed_expired))?;
+        writeln!(self.output, "    alloc={}, free={}", tally(of.allocated), tally(of.freed))?;
         let seconds = of.freed_live_time.map_or([0; 3], |of| [of.min, of.max, of.average].map(|time| time.as_secs()));
         let [min, max, average] = seconds;
-        writeln!(self.output, "    freed memory live time: min={min} max={max} average={average}")?;
-        writeln!(self.output, "    un-freed memory live time: max={}", of.unfreed_live_time.as_secs())
+        writeln!(self.output, "    freed {kind} live time: min={min} max={max} average={average}")?;
+        writeln!(self.output, "    un-freed {kind} live time: max={}", of.unfreed_live_time.as_secs())
     }
 
     /// What the statistics do not tell, and what they tell wrongly.
-    fn shortcomings(&mut self, statistics: &Statistics) -> io::Result<()> {
+    fn shortcomings(&mut self, kind: Kind<'_>, statistics: &Statistics) -> io::Result<()> {
         let Statistics { unexpired, unseen_frees, dropped_by_exec, unknown_frees, .. } = statistics;
-        let blocks = |of: &Tally| format!("{} memory block{} ({} bytes)", of.count, plural(of.count), of.bytes);
+        let blocks = |of: &Tally| kind.blocks(*of);
         if unexpired.count > 0 {
             self.remark(&format!("{} still live at the end had not expired.", blocks(unexpired)))?;
         }
@@ -59,7 +64,7 @@ impl<W: Write> Text<W> {
             self.remark(&format!("{} {text}", blocks(dropped_by_exec)))?;
         }
         if *unknown_frees > 0 {
-            self.remark(&wording::unknown_frees(*unknown_frees))?;
+            self.remark(&kind.unknown_frees(*unknown_frees))?;
         }
         if unseen_frees.count > 0 {
             let text = "replaced without a seen free: the address was handed out again. Counted as freed.";
@@ -67,6 +72,46 @@ impl<W: Write> Text<W> {
         }
         for (&loss, &count) in &statistics.losses {
             self.warning(&wording::loss(loss, count))?;
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, kind: Kind<'_>, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
+        match *finding {
+            Finding::Expired { callstack, bytes, .. } => {
+                writeln!(self.output, "{}: {kind} expires{}, backtrace:", kind.label(callstack), kind.with(bytes))?;
+                stack.map_or(Ok(()), |stack| backtrace::write(stack, &mut self.output))
+            }
+            Finding::ExpiredAgain { callstack, bytes, count } => {
+                let label = kind.label(callstack);
+                writeln!(self.output, "{label}: {kind} expires{}, {count} times again", kind.with(bytes))
+            }
+            Finding::ExpiredFreed { callstack, after } => {
+                let (label, after) = (kind.label(callstack), after.as_secs());
+                writeln!(self.output, "{label}: expired-{kind} frees after {after} seconds")
+            }
+            Finding::Muted { callstack } => {
+                let label = kind.label(callstack);
+                writeln!(
+                    self.output,
+                    "{WARNING}Warning:{WARNING:#} too many expired-free at {label}. will not show this CallStack later"
+                )
+            }
+        }
+    }
+
+    /// Those of call stacks, if there are some.
+    fn call_stacks(
+        &mut self,
+        kind: Kind<'_>,
+        statistics: &Statistics,
+        name: &mut dyn FnMut(StackId) -> NamedStack,
+    ) -> io::Result<()> {
+        writeln!(self.output)?;
+        for call_stack in &statistics.call_stacks {
+            self.call_stack(kind, call_stack)?;
+            backtrace::write(&name(call_stack.stack), &mut self.output)?;
+            writeln!(self.output)?;
         }
         Ok(())
     }
@@ -103,28 +148,11 @@ impl<W: Write> Live for Text<W> {
     }
 
     fn finding(&mut self, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
-        match *finding {
-            Finding::Expired { callstack, bytes, .. } => {
-                let callstack = Label(callstack);
-                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, backtrace:")?;
-                stack.map_or(Ok(()), |stack| backtrace::write(stack, &mut self.output))
-            }
-            Finding::ExpiredAgain { callstack, bytes, count } => {
-                let callstack = Label(callstack);
-                writeln!(self.output, "{callstack}: memory expires with {bytes} bytes, {count} times again")
-            }
-            Finding::ExpiredFreed { callstack, after } => {
-                let (callstack, after) = (Label(callstack), after.as_secs());
-                writeln!(self.output, "{callstack}: expired-memory frees after {after} seconds")
-            }
-            Finding::Muted { callstack } => {
-                let callstack = Label(callstack);
-                writeln!(
-                    self.output,
-                    "{WARNING}Warning:{WARNING:#} too many expired-free at {callstack}. will not show this CallStack later"
-                )
-            }
-        }
+        self.found(Kind::Memory, finding, stack)
+    }
+
+    fn object_finding(&mut self, of: &str, finding: &Finding, stack: Option<&NamedStack>) -> io::Result<()> {
+        self.found(Kind::Objects(of), finding, stack)
     }
 
     fn end(&mut self, end: End) -> io::Result<()> {
@@ -166,22 +194,33 @@ impl<W: Write> Live for Text<W> {
             writeln!(self.output)?;
         } else {
             self.heading(format_args!("Callstack statistics: (in ascending order)"))?;
-            writeln!(self.output)?;
-            for call_stack in &statistics.call_stacks {
-                self.call_stack(call_stack)?;
-                backtrace::write(&name(call_stack.stack), &mut self.output)?;
-                writeln!(self.output)?;
-            }
+            self.call_stacks(Kind::Memory, statistics, name)?;
         }
-        self.shortcomings(statistics)
+        self.shortcomings(Kind::Memory, statistics)
+    }
+
+    fn object_statistics(
+        &mut self,
+        of: &str,
+        statistics: &Statistics,
+        name: &mut dyn FnMut(StackId) -> NamedStack,
+    ) -> io::Result<()> {
+        if statistics.call_stacks.is_empty() {
+            // That the time was too short was said of memory.
+            self.heading(format_args!("Objects {of}: none has expired."))?;
+        } else {
+            self.heading(format_args!("Objects {of}: callstack statistics: (in ascending order)"))?;
+            self.call_stacks(Kind::Objects(of), statistics, name)?;
+        }
+        self.shortcomings(Kind::Objects(of), statistics)
     }
 
     fn never_freed(&mut self, blocks: Tally) -> io::Result<()> {
-        match blocks.count {
-            0 => self.remark("Every memory block was freed."),
-            1 => self.remark(&format!("1 memory block ({} bytes) was never freed.", blocks.bytes)),
-            count => self.remark(&format!("{count} memory blocks ({} bytes) were never freed.", blocks.bytes)),
-        }
+        self.remark(&Kind::Memory.never_freed(blocks))
+    }
+
+    fn objects_never_freed(&mut self, of: &str, objects: Tally) -> io::Result<()> {
+        self.remark(&Kind::Objects(of).never_freed(objects))
     }
 
     fn snapshot(&mut self, profile: &Profile, view: &View) -> io::Result<()> {
@@ -204,24 +243,6 @@ impl<W: Write> Live for Text<W> {
 
     fn output(&mut self) -> &mut dyn Write {
         &mut self.output
-    }
-}
-
-/// `CallStack[N]`.
-struct Label(CallStackNumber);
-
-impl Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{CALL_STACK}CallStack[{}]{CALL_STACK:#}", self.0)
-    }
-}
-
-/// `COUNT (BYTES bytes)`.
-struct Counted(Tally);
-
-impl Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} bytes)", self.0.count, self.0.bytes)
     }
 }
 

@@ -9,9 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use memleax_platform::Pid;
 use rustc_hash::FxHashMap;
 
+use super::objects::ObjectBooks;
 use super::recorder::{Plan, Recorder};
 use crate::config::{Config, Limits};
-use crate::event::{Event, Sink, StackId, Tally, Timestamp};
+use crate::event::{Class, Event, Sink, StackId, Tally, Timestamp};
+use crate::objects::Objects;
 use crate::recording::{self, Begin, Sample, Storage};
 use crate::report::End;
 use crate::source::{Finished, Notice};
@@ -26,6 +28,7 @@ pub type OnChild = Box<dyn FnMut(&[u8]) -> Tally + Send>;
 pub(super) struct Children {
     target: Pid,
     limits: Limits,
+    objects: Objects,
     backend: String,
     books: FxHashMap<Pid, Books>,
     /// Whose events are told, unless they are the target's.
@@ -41,7 +44,7 @@ struct Books {
     began: Timestamp,
     started: u64,
     /// One for each program that it has executed, and the place of that among all; without those that allocated nothing.
-    trackers: Vec<(usize, Tracker)>,
+    trackers: Vec<(usize, Tracker, ObjectBooks)>,
     program: usize,
 }
 
@@ -67,6 +70,7 @@ impl Children {
         Ok(Self {
             target,
             limits: Limits::none(config.limits.expire),
+            objects: config.objects.clone(),
             backend: backend.into(),
             books: FxHashMap::default(),
             current: None,
@@ -79,21 +83,33 @@ impl Children {
         self.current = (process != self.target).then_some(process);
     }
 
-    pub(super) fn born(&mut self, at: Timestamp, process: Pid, copy_of: Option<Pid>, target: &Tracker) {
+    pub(super) fn born(
+        &mut self,
+        at: Timestamp,
+        process: Pid,
+        copy_of: Option<Pid>,
+        target: &Tracker,
+        objects: &ObjectBooks,
+    ) {
         let limits = self.limits;
-        let tracker = match copy_of {
-            Some(parent) if parent == self.target => target.forked(limits),
-            Some(parent) => self.tracker(parent).map_or_else(|| Tracker::new(limits), |tracker| tracker.forked(limits)),
-            None => Tracker::new(limits),
+        let parents = match copy_of {
+            Some(parent) if parent == self.target => Some((target, objects)),
+            Some(parent) => self.trackers(parent),
+            None => None,
+        };
+        let (tracker, objects) = match parents {
+            Some((tracker, objects)) => (tracker.forked(limits), objects.forked(limits)),
+            None => (Tracker::new(limits), ObjectBooks::new(&self.objects, limits)),
         };
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = u64::try_from(started.as_nanos()).unwrap_or(u64::MAX);
-        let books = Books { parent: copy_of, began: at, started, trackers: vec![(0, tracker)], program: 0 };
+        let books = Books { parent: copy_of, began: at, started, trackers: vec![(0, tracker, objects)], program: 0 };
         self.books.insert(process, books);
     }
 
-    fn tracker(&self, process: Pid) -> Option<&Tracker> {
-        Some(&self.books.get(&process)?.trackers.last()?.1)
+    fn trackers(&self, process: Pid) -> Option<(&Tracker, &ObjectBooks)> {
+        let (_, tracker, objects) = self.books.get(&process)?.trackers.last()?;
+        Some((tracker, objects))
     }
 
     /// Takes an event, if it is one of theirs; else it is the target's.
@@ -104,10 +120,23 @@ impl Children {
         if event == Event::Replaced {
             books.program += 1;
             // What allocated nothing is not worth a report.
-            books.trackers.retain_mut(|(_, tracker)| tracker.level().allocated.count > 0);
-            books.trackers.push((books.program, Tracker::new(self.limits)));
-        } else if let Some((_, tracker)) = books.trackers.last_mut() {
+            books.trackers.retain_mut(|(_, tracker, _)| tracker.level().allocated.count > 0);
+            let objects = ObjectBooks::new(&self.objects, self.limits);
+            books.trackers.push((books.program, Tracker::new(self.limits), objects));
+        } else if let Some((_, tracker, objects)) = books.trackers.last_mut() {
             tracker.event(at, event);
+            objects.event(at, event);
+        }
+        true
+    }
+
+    /// The same of an event in the life of an object.
+    pub(super) fn takes_object(&mut self, at: Timestamp, class: Class, event: Event) -> bool {
+        let Some(process) = self.current else { return false };
+        let Some(books) = self.books.get_mut(&process) else { return true };
+        let at = Timestamp(at.0.saturating_sub(books.began.0));
+        if let Some((_, _, objects)) = books.trackers.last_mut() {
+            objects.object(at, class, event);
         }
         true
     }
@@ -120,7 +149,7 @@ impl Children {
         let executable = finished.modules.iter().rfind(|module| module.role == Role::Executable);
         let executable = executable.map(|module| module.path.display().to_string()).unwrap_or_default();
         let last = books.program;
-        for (program, mut tracker) in books.trackers {
+        for (program, mut tracker, _) in books.trackers {
             let mut remarks = Vec::new();
             if let (Inheritance { all, freed }, Some(parent), 0) = (tracker.inheritance(), books.parent, program)
                 && all.count > 0

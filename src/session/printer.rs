@@ -34,11 +34,14 @@ pub(super) struct Subject {
     pub(super) quiet: bool,
     pub(super) form: LiveForm,
     pub(super) showing: Showing,
+    /// The names of the types of objects, in the order of their classes.
+    pub(super) types: Vec<String>,
 }
 
 pub(super) struct Printer {
     report: Box<dyn Live>,
     sieve: Sieve,
+    types: Vec<ObjectType>,
     view: View,
     quiet: bool,
     names: Names,
@@ -74,8 +77,10 @@ pub(super) fn print(
         LiveForm::JsonLines => Box::new(JsonLines::new(output)),
     };
     let Showing { filters, view } = subject.showing;
+    let of_type = |name: String| ObjectType { name, sieve: Sieve::new(filters.clone()) };
+    let types = subject.types.into_iter().map(of_type).collect();
     let sieve = Sieve::new(filters);
-    let mut printer = Printer { report, sieve, view, quiet: subject.quiet, names, recorder, recording: None };
+    let mut printer = Printer { report, sieve, types, view, quiet: subject.quiet, names, recorder, recording: None };
     if !subject.quiet {
         printer.report.begin(subject.target, &subject.backend, subject.expire)?;
     }
@@ -115,13 +120,22 @@ impl Printer {
                 self.recorder.stack(id, &backtrace);
                 self.names.stacks.insert(id, backtrace);
             }
-            Message::Finding(finding) => {
+            Message::Finding(class, finding) => {
                 let stack = match finding {
                     Finding::Expired { stack, .. } => Some(self.names.stack(stack)),
                     _ => None,
                 };
-                if self.sieve.shows(&finding, stack.as_ref()) {
-                    self.report.finding(&finding, stack.as_ref())?;
+                match class.type_place().and_then(|place| self.types.get_mut(place)) {
+                    Some(of) => {
+                        if of.sieve.shows(&finding, stack.as_ref()) {
+                            self.report.object_finding(&of.name, &finding, stack.as_ref())?;
+                        }
+                    }
+                    None => {
+                        if self.sieve.shows(&finding, stack.as_ref()) {
+                            self.report.finding(&finding, stack.as_ref())?;
+                        }
+                    }
                 }
             }
             Message::LeftOut(count) => {
@@ -136,7 +150,9 @@ impl Printer {
             Message::SuspendRefused => self
                 .report
                 .remark("Not stopped: the target would stop at its next allocation, too. Ctrl-C detaches and ends.")?,
-            Message::End { end, broke_off, statistics } => self.end(end, broke_off, &statistics)?,
+            Message::End { end, broke_off, statistics, of_types } => {
+                self.end(end, broke_off, &statistics, &of_types)?
+            }
         }
         Ok(())
     }
@@ -166,7 +182,13 @@ impl Printer {
         }
     }
 
-    fn end(&mut self, end: End, broke_off: Option<String>, statistics: &Statistics) -> Result<(), Error> {
+    fn end(
+        &mut self,
+        end: End,
+        broke_off: Option<String>,
+        statistics: &Statistics,
+        of_types: &[Statistics],
+    ) -> Result<(), Error> {
         self.report.end(end)?;
         if let Some(cause) = broke_off {
             self.report.warning(&format!("Monitoring broke off: {cause}"))?;
@@ -178,6 +200,16 @@ impl Printer {
         }
         if let End::TargetEnded(_) = end {
             self.report.never_freed(statistics.never_freed)?;
+        }
+        for (of, statistics) in self.types.iter_mut().zip(of_types) {
+            let (shown, left_out) = of.sieve.select(statistics, |of| self.names.stack(of.stack));
+            self.report.object_statistics(&of.name, &shown, &mut |id| self.names.stack(id))?;
+            for sentence in left_out {
+                self.report.remark(&sentence)?;
+            }
+            if let End::TargetEnded(_) = end {
+                self.report.objects_never_freed(&of.name, statistics.never_freed)?;
+            }
         }
         if self.names.shared.hurry.load(Ordering::Relaxed) {
             self.report.remark("Names are missing, as a second signal cut the naming short.")?;
@@ -204,6 +236,13 @@ impl Printer {
             .map_err(Error::Recording)?;
         Ok(())
     }
+}
+
+/// A type of objects.
+struct ObjectType {
+    name: String,
+    /// By the numbers of its own call stacks.
+    sieve: Sieve,
 }
 
 /// Names call stacks.

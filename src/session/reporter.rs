@@ -20,7 +20,7 @@ use super::Error;
 use super::inquiry::Question;
 use super::printer::{self, Subject};
 use super::recorder::Plan;
-use crate::event::{Backtrace, FrameKind, StackId};
+use crate::event::{Backtrace, Class, FrameKind, StackId};
 use crate::recording::{EventLog, Look, Sample};
 use crate::report::End;
 use crate::source::{Notice, Source};
@@ -41,7 +41,7 @@ pub(super) enum Message {
     /// A call stack that later messages name.
     Stack(StackId, Backtrace),
     Notice(Notice),
-    Finding(Finding),
+    Finding(Class, Finding),
     /// A moment, for the recording.
     Sample(Box<Sample>),
     /// Single events, for the recording.
@@ -64,6 +64,8 @@ pub(super) enum Message {
         end: End,
         broke_off: Option<String>,
         statistics: Box<Statistics>,
+        /// Of the types of objects, in the order of their classes.
+        of_types: Vec<Statistics>,
     },
 }
 
@@ -139,7 +141,7 @@ impl Reporter {
         self.send(Message::SuspendRefused);
     }
 
-    pub(super) fn finding(&mut self, finding: Finding, source: &dyn Source) {
+    pub(super) fn finding(&mut self, class: Class, finding: Finding, source: &dyn Source) {
         if self.quiet {
             return;
         }
@@ -152,7 +154,7 @@ impl Reporter {
         if let Finding::Expired { stack, .. } = finding {
             self.send_stack(stack, source);
         }
-        self.send(Message::Finding(finding));
+        self.send(Message::Finding(class, finding));
     }
 
     /// True if the other thread is so far behind that a moment may be left out.
@@ -203,12 +205,19 @@ impl Reporter {
     }
 
     /// Sends the end of the report. The source is not needed afterwards.
-    pub(super) fn end(&mut self, end: End, broke_off: Option<String>, statistics: Statistics, source: &dyn Source) {
+    pub(super) fn end(
+        &mut self,
+        end: End,
+        broke_off: Option<String>,
+        statistics: Statistics,
+        of_types: Vec<Statistics>,
+        source: &dyn Source,
+    ) {
         self.account_for_left_out();
-        for call_stack in &statistics.call_stacks {
+        for call_stack in of_types.iter().chain([&statistics]).flat_map(|of| &of.call_stacks) {
             self.send_stack(call_stack.stack, source);
         }
-        self.send(Message::End { end, broke_off, statistics: Box::new(statistics) });
+        self.send(Message::End { end, broke_off, statistics: Box::new(statistics), of_types });
     }
 
     /// True if the thread can report no more: its output is closed.

@@ -18,6 +18,7 @@ mod launch;
 mod marks;
 mod metrics;
 mod modules;
+mod objects;
 mod options;
 mod programs;
 mod recordings;

@@ -8,6 +8,7 @@ use memleax_platform::Signal;
 use super::*;
 use crate::event::{Ending, HookedModule, Loss};
 use crate::symbol::{Function, NamedFrame};
+use crate::tracker::CallStackNumber;
 use crate::tracker::LiveTime;
 
 /// What `write` reports, without colours.
@@ -336,4 +337,22 @@ fn colours_are_there_to_be_stripped() {
     let mut text = Text::new(Vec::new());
     text.end(End::Terminated).expect("a Vec takes everything");
     assert_eq!(String::from_utf8_lossy(&text.output), "\n\x1b[1m== Terminate monitoring.\x1b[0m\n");
+}
+
+#[test]
+fn objects_are_told_with_their_type() {
+    let callstack = CallStackNumber(3);
+    let stacks = statistics();
+    let none = Statistics { call_stacks: Vec::new(), unknown_frees: 2, ..statistics() };
+    let text = plain(|text| {
+        text.object_finding("conn", &Finding::Expired { callstack, stack: StackId(7), bytes: 0 }, Some(&example()))?;
+        text.object_finding("conn", &Finding::ExpiredAgain { callstack, bytes: 8, count: 2 }, None)?;
+        text.object_finding("conn", &Finding::ExpiredFreed { callstack, after: Duration::from_secs(9) }, None)?;
+        text.object_finding("conn", &Finding::Muted { callstack }, None)?;
+        text.object_statistics("conn", &stacks, &mut |_| example())?;
+        text.object_statistics("conn", &none, &mut |_| example())?;
+        text.objects_never_freed("conn", Tally { count: 1, bytes: 0 })?;
+        text.objects_never_freed("conn", Tally::default())
+    });
+    assert_snapshot!(text);
 }

@@ -69,18 +69,25 @@ impl Monitor {
 
     /// Reads live lines until `blocks` have expired without having been freed.
     pub(crate) fn wait_for_leaks(&mut self, blocks: u64) {
+        self.wait_for_leaks_of("memory", blocks);
+    }
+
+    /// The same of objects of a type.
+    pub(crate) fn wait_for_leaks_of(&mut self, what: &str, blocks: u64) {
+        let frees = format!("expired-{what} frees after ");
+        let expires = format!("{what} expires");
         let mut leaked: HashMap<String, i128> = HashMap::new();
         while leaked.values().sum::<i128>() < i128::from(blocks) {
             let line = self.next().unwrap_or_else(|| panic!("{leaked:?} of {blocks} leaks; {}", self.transcript()));
             let Some((call_stack, event)) = line.split_once("]: ") else { continue };
             let of_stack = leaked.entry(call_stack.to_owned()).or_default();
-            if event.starts_with("expired-memory frees after ") {
+            if event.starts_with(&frees) {
                 *of_stack -= 1;
-            } else if let Some(again) = event.strip_suffix(" times again") {
+            } else if let Some(again) = event.strip_suffix(" times again").filter(|again| again.starts_with(&expires)) {
                 // A backend that keeps the books itself tells of several blocks by one line.
                 let count = again.rsplit(' ').next().and_then(|count| count.parse().ok());
                 *of_stack = count.unwrap_or_else(|| panic!("a count in: {line}"));
-            } else if event.starts_with("memory expires with ") {
+            } else if event.starts_with(&expires) {
                 *of_stack = 1;
             }
         }

@@ -1,5 +1,6 @@
 //! Reads memleax's report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// All that memleax printed.
@@ -10,6 +11,8 @@ pub(crate) struct Report {
     pub(crate) errors: String,
     /// The final statistics.
     pub(crate) statistics: Vec<CallStack>,
+    /// Those of objects, by type.
+    pub(crate) objects: BTreeMap<String, Vec<CallStack>>,
 }
 
 /// One call stack of the final statistics.
@@ -50,19 +53,32 @@ pub(crate) struct Frame {
     pub(crate) text: String,
 }
 
+/// What follows the type in the heading of objects' statistics.
+const OBJECTS: &str = ": callstack statistics: (in ascending order)";
+
 impl Report {
     /// Reads the lines of stdout.
     pub(crate) fn parse(lines: &[String], errors: String) -> Self {
-        let begin = lines.iter().position(|line| line.starts_with("== Callstack statistics:"));
-        let mut statistics: Vec<CallStack> = Vec::new();
-        for line in begin.map_or(&lines[..0], |begin| &lines[begin + 1..]) {
+        // By type; those of memory have none.
+        let mut statistics: BTreeMap<String, Vec<CallStack>> = BTreeMap::new();
+        let mut section = None;
+        for line in lines {
+            if let Some(heading) = line.strip_prefix("== ") {
+                let of_type = heading.strip_prefix("Objects ").and_then(|rest| rest.strip_suffix(OBJECTS));
+                let is_memory = heading.starts_with("Callstack statistics:");
+                let name = of_type.map(str::to_owned).or(is_memory.then(String::new));
+                section = name.map(|name| statistics.entry(name).or_default());
+                continue;
+            }
+            let Some(section) = &mut section else { continue };
             if line.starts_with("CallStack[") {
-                statistics.push(CallStack::parse(line));
-            } else if let Some(stack) = statistics.last_mut().filter(|_| !line.is_empty()) {
+                section.push(CallStack::parse(line));
+            } else if let Some(stack) = section.last_mut().filter(|_| !line.is_empty()) {
                 stack.take(line);
             }
         }
-        Report { lines: lines.to_vec(), errors, statistics }
+        let memory = statistics.remove("").unwrap_or_default();
+        Report { lines: lines.to_vec(), errors, statistics: memory, objects: statistics }
     }
 
     /// True if a line of stdout contains `text`.
@@ -79,7 +95,8 @@ impl fmt::Debug for Report {
 
 impl CallStack {
     fn parse(line: &str) -> Self {
-        let id = line.strip_prefix("CallStack[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
+        let label = line.strip_prefix("CallStack[").and_then(|rest| Some(rest.split_once(']')?.0));
+        let id = label.and_then(|label| label.rsplit(' ').next()?.parse().ok());
         let id = id.unwrap_or_else(|| panic!("no call stack number: {line:?}"));
         let mut stack = CallStack { id, ..CallStack::default() };
         stack.take_counts(line.split_once(": ").map_or("", |(_, counts)| counts));
@@ -98,14 +115,15 @@ impl CallStack {
         }
     }
 
-    /// `expired=3 (192 bytes), free_expired=0 (0 bytes)`
+    /// `expired=3 (192 bytes), free_expired=0 (0 bytes)`; of objects without a size `expired=3, free_expired=0`.
     fn take_counts(&mut self, text: &str) {
-        for part in text.split("), ") {
+        for part in text.split(", ") {
             let Some((name, rest)) = part.split_once('=') else { continue };
             let numbers = rest.split_once(" (").and_then(|(blocks, bytes)| {
                 Some(Count { blocks: blocks.parse().ok()?, bytes: bytes.split(' ').next()?.parse().ok()? })
             });
-            let count = numbers.unwrap_or_else(|| panic!("no counts: {text:?}"));
+            let of_objects = || Some(Count { blocks: rest.parse().ok()?, bytes: 0 });
+            let count = numbers.or_else(of_objects).unwrap_or_else(|| panic!("no counts: {text:?}"));
             match name {
                 "may-leak" => self.may_leak = count,
                 "expired" => self.expired = count,

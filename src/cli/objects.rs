@@ -1,0 +1,34 @@
+//! Which functions hand out objects, or memory besides those that are known.
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
+
+use super::Arguments;
+use crate::objects::{Allocator, ObjectType, Objects};
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ObjectArguments {
+    /// Follow objects, too: NAME=ALLOCATORS|DEALLOCATORS[|REFS|UNREFS], as in conn=conn_new,conn_dup|conn_free; may be repeated
+    #[arg(long, value_name = "TYPE")]
+    object: Vec<ObjectType>,
+
+    /// These functions allocate memory, too: ALLOCATORS|DEALLOCATORS[|REALLOCATORS], as in pool_alloc(size=2)|pool_free(2); may be repeated
+    #[arg(long, value_name = "FUNCTIONS")]
+    allocator: Vec<Allocator>,
+}
+
+impl ObjectArguments {
+    /// All that is said.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn into_objects(self) -> Result<Objects, clap::Error> {
+        let mut objects = Objects::default();
+        for of in self.object {
+            let added = objects.add_type(of);
+            added.map_err(|error| Arguments::command().error(ErrorKind::ValueValidation, error))?;
+        }
+        self.allocator.into_iter().for_each(|allocator| objects.add_allocator(allocator));
+        Ok(objects)
+    }
+}
