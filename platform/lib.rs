@@ -40,7 +40,7 @@ pub use linux as native;
 #[path = "freebsd/native.rs"]
 pub mod native;
 
-pub use native::{NativeTracer, RootDirectory, command_line, thread_name};
+pub use native::{NativeTracer, RootDirectory, command_line, peer_user, thread_name};
 
 mod bytes;
 mod contract;

@@ -1,6 +1,7 @@
 //! The command line: what may be asked, and what becomes of it.
 
 mod address;
+mod ctl;
 mod documents;
 mod duration;
 mod filters;
@@ -19,9 +20,11 @@ use clap_complete::Shell;
 use memleax_platform::Pid;
 
 use crate::config::{Color, Config, Keep};
+use crate::control::{Request, Watched};
 use crate::metrics::Wish;
 use crate::rendering::{Reading, Wanted};
 use crate::report::Format;
+use ctl::CtlArguments;
 use documents::{DocumentArguments, ReadingArguments};
 use watch::{ColorArgument, WatchArguments};
 
@@ -44,6 +47,7 @@ memleax [OPTIONS] <PID>
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
        memleax diff [OPTIONS] <BEFORE> <AFTER>
+       memleax ctl <PID> stats|show <ID>|snapshot|report <FORMAT>|stop
        memleax doctor [PID]";
 
 const DOCTORS_STATUS: &str = "\
@@ -162,6 +166,9 @@ enum Instead {
         reading: ReadingArguments,
     },
 
+    /// Ask a memleax that is watching a process, or have it stop
+    Ctl(CtlArguments),
+
     /// Tell what this machine (and a process) lets memleax do, and what to change; attaches to nothing
     #[command(after_help = DOCTORS_STATUS)]
     Doctor {
@@ -213,6 +220,15 @@ pub enum Command {
         /// When to colour.
         color: Color,
     },
+    /// Ask a memleax that runs.
+    Ctl {
+        /// Which.
+        watched: Watched,
+        /// What.
+        request: Request,
+        /// Where the answer goes, if not to standard output.
+        output: Option<PathBuf>,
+    },
     /// Tell what is possible here.
     Doctor {
         /// With this process.
@@ -236,6 +252,10 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     let arguments = Arguments::try_parse_from(arguments)?;
     match arguments.instead {
         Some(Instead::Doctor { target, color }) => return Ok(Command::Doctor { target, color: color.into() }),
+        Some(Instead::Ctl(question)) => {
+            let (watched, request, output) = question.into_question()?;
+            return Ok(Command::Ctl { watched, request, output });
+        }
         Some(Instead::Record { watch, output, full, max_size }) => {
             watch.check()?;
             let metrics = watch.metrics();
@@ -333,6 +353,7 @@ mod tests {
                 snapshot_at: Vec::new(),
                 objects: crate::objects::Objects::default(),
                 references: Vec::new(),
+                control: true,
                 quiet: false,
             }
         );
@@ -380,6 +401,7 @@ mod tests {
             "never",
             "--error-exitcode",
             "9",
+            "--no-control",
             "-q",
             "--live",
             "jsonl",
@@ -410,6 +432,7 @@ mod tests {
                 snapshot_at: Vec::new(),
                 objects: crate::objects::Objects::default(),
                 references: Vec::new(),
+                control: false,
                 quiet: true,
             }
         );

@@ -125,6 +125,8 @@ pub struct Config {
     pub references: Vec<String>,
     /// `--live`.
     pub live: LiveForm,
+    /// `memleax ctl` may ask; not with `--no-control`.
+    pub control: bool,
     /// `-q`: no live lines, only the final statistics.
     pub quiet: bool,
 }

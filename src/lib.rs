@@ -9,6 +9,7 @@ pub mod allocator;
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod doctor;
 pub mod event;
 pub mod filter;

@@ -4,17 +4,19 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use memleax::cli::{self, Command};
 use memleax::config::{Color, Target};
+use memleax::control::Request;
 use memleax::event::Tally;
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
-use memleax::session::{self, Company, OnChild, Showing, Signals};
-use memleax::{doctor, filter, metrics, report};
+use memleax::session::{self, Attendant, Company, OnChild, Showing, Signals};
+use memleax::{control, doctor, filter, metrics, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
 /// See [`cli`] for what each exit status means.
@@ -60,6 +62,10 @@ fn main() -> ExitCode {
                 Err(error) => complaint(&error, COULD_NOT_BEGIN),
             }
         }
+        Command::Ctl { watched, request, output } => match control::ask(watched, &request) {
+            Ok(answer) => write_answer(&answer, &request, output.as_deref()),
+            Err(error) => complaint(&error, COULD_NOT_BEGIN),
+        },
         Command::Noise => exit_code(io::stdout().write_all(filter::list_noise().as_bytes()), WENT_WRONG),
         Command::Watch { config, log, wanted, metrics } => {
             let launches = matches!(config.target, Target::Command(_));
@@ -70,8 +76,11 @@ fn main() -> ExitCode {
             let _flushed_at_the_end = start_log(log);
             // Standard output is the program's own, if there is one.
             let showing = Showing { filters: wanted.filters.clone(), view: wanted.view.clone() };
+            let mut attendants: Vec<Attendant> = Vec::new();
+            if config.control {
+                attendants.push(control::attendant(wanted.filters.clone()));
+            }
             // Before anything is done to a target: what cannot be served must not cost it.
-            let mut attendants = Vec::new();
             if let Some(wish) = metrics {
                 match metrics::attend(wish, wanted.filters.clone()) {
                     Ok((address, attendant)) => {
@@ -118,6 +127,20 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Writes what a run has answered.
+fn write_answer(answer: &[u8], request: &Request, path: Option<&Path>) -> ExitCode {
+    let written = match (path, request) {
+        (Some(path), Request::Report { format, .. }) => {
+            format.write_rendered(answer, path).map_err(|error| complaint(&error, WENT_WRONG))
+        }
+        _ => match io::stdout().write_all(answer) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(complaint(&error, WENT_WRONG)),
+            _ => Ok(()),
+        },
+    };
+    written.map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
 /// Writes the reports of processes that the target has started, each in one piece, and tells what they leaked.

@@ -39,6 +39,7 @@ Usage: memleax [OPTIONS] <PID>
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
        memleax diff [OPTIONS] <BEFORE> <AFTER>
+       memleax ctl <PID> stats|show <ID>|snapshot|report <FORMAT>|stop
        memleax doctor [PID]
 
 For more information, try '--help'.

@@ -40,6 +40,14 @@ pub fn thread_name(_: Pid, _: Tid) -> Option<String> {
     None
 }
 
+/// The user whose process has connected, as of then.
+///
+/// # Errors
+/// Those of `getpeereid(3)`.
+pub fn peer_user(stream: &std::os::unix::net::UnixStream) -> io::Result<u32> {
+    Ok(nix::unistd::getpeereid(stream)?.0.as_raw())
+}
+
 /// Whether a process may be traced, without beginning to.
 ///
 /// # Errors

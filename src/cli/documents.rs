@@ -127,7 +127,7 @@ fn format_help() -> String {
     )
 }
 
-fn parse_format(text: &str) -> Result<Format, String> {
+pub(super) fn parse_format(text: &str) -> Result<Format, String> {
     Format::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = Format::all().map(Format::name).collect();
         format!("the formats are {}", names.join(", "))

@@ -113,6 +113,10 @@ pub(super) struct WatchArguments {
     #[arg(long, value_name = "FORM", default_value = "text")]
     live: LiveArgument,
 
+    /// Do not listen for `memleax ctl`
+    #[arg(long)]
+    no_control: bool,
+
     /// Print no live lines, only the final statistics
     #[arg(short, long)]
     quiet: bool,
@@ -171,6 +175,7 @@ impl WatchArguments {
             error_exit_code: self.error_exitcode,
             keep,
             live: self.live.into(),
+            control: !self.no_control,
             quiet: self.quiet,
         };
         let log = match self.log {

@@ -5,6 +5,7 @@
 
 mod call;
 mod compare;
+mod identity;
 mod join;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -21,6 +22,7 @@ use crate::symbol::NamedStack;
 
 pub use call::Call;
 pub use compare::{Comparison, compare};
+pub use identity::SiteId;
 pub use topic::{SiteOrder, Topic};
 pub use view::{Change, Cost, View, ViewError, Weighed};
 

@@ -1,5 +1,6 @@
 //! What can be asked of a profile, by the names that users write.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::View;
@@ -113,6 +114,31 @@ impl FromStr for Topic {
     }
 }
 
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |end: Option<usize>| end.map(|end| end.to_string()).unwrap_or_default();
+        f.write_str(match self {
+            Topic::Summary => "summary",
+            Topic::View(View::Leaks) => "leaks",
+            Topic::View(View::Expired) => "expired",
+            Topic::View(View::Peak) => "peak",
+            Topic::View(View::Allocated) => "allocated",
+            Topic::View(View::Temporary) => "temporary",
+            Topic::View(View::Snapshot(number)) => return write!(f, "snapshot:{number}"),
+            Topic::View(View::Growth { from, to }) => return write!(f, "growth:{}..{}", end(*from), end(*to)),
+            Topic::Sites(order) => {
+                let name = ORDERS.iter().find(|(_, known, _)| known == order).map_or("", |(name, ..)| name);
+                return write!(f, "sites:{name}");
+            }
+            Topic::Blocks => "blocks",
+            Topic::Sizes => "sizes",
+            Topic::Lifetimes => "lifetimes",
+            Topic::Timeline => "timeline",
+            Topic::Snapshots => "snapshots",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +147,8 @@ mod tests {
     fn each_name_means_a_topic() {
         for name in Topic::NAMES.split(", ") {
             let plain = name.split('[').next().expect("a name").replace(":N", ":1");
-            assert!(plain.parse::<Topic>().is_ok(), "{plain}");
+            let topic: Topic = plain.parse().expect("a topic");
+            assert_eq!(topic.to_string().parse(), Ok(topic), "{plain}");
         }
         for (text, topic) in [
             ("growth", Topic::View(View::Growth { from: None, to: None })),

@@ -110,6 +110,10 @@ impl Ledger {
             let seen = self.oldest.get(&StackId(stack)).copied();
             books.oldest = books.oldest.or(seen);
         }
+        if replayed.ending.is_none() {
+            let now = replayed.timeline.last().map_or(Timestamp::default(), |told| told.level.at);
+            replayed.ending = Some((now, "Monitoring goes on.".into()));
+        }
         if replayed.ages.is_none() {
             replayed.ages.clone_from(&self.ages);
         }

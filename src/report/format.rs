@@ -220,10 +220,7 @@ impl Format {
     ) -> Result<Vec<String>, WriteError> {
         let in_file = |cause| WriteError::File { path: path.to_owned(), cause };
         let mut file = BufWriter::with_capacity(1 << 16, CreatedWhenWritten { path, file: None });
-        // pprof's files are compressed, whatever their name.
-        let gzip =
-            self != Format::Pprof && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-        let left_out = if gzip {
+        let left_out = if self.is_to_be_compressed(path) {
             let mut encoder = GzEncoder::new(&mut file, Compression::default());
             let left_out =
                 self.write_plain(profile, view, detail, &mut encoder).map_err(|error| error.of_file(path))?;
@@ -235,6 +232,27 @@ impl Format {
         file.flush().map_err(in_file)?;
         file.get_mut().open().map_err(in_file)?;
         Ok(left_out)
+    }
+
+    /// The same of a report in this format that was written elsewhere.
+    ///
+    /// # Errors
+    /// If the file fails.
+    pub fn write_rendered(self, report: &[u8], path: &Path) -> Result<(), WriteError> {
+        let written = File::create(path).and_then(|mut file| {
+            if !self.is_to_be_compressed(path) {
+                return file.write_all(report);
+            }
+            let mut encoder = GzEncoder::new(file, Compression::default());
+            encoder.write_all(report)?;
+            encoder.finish().map(drop)
+        });
+        written.map_err(|cause| WriteError::File { path: path.to_owned(), cause })
+    }
+
+    /// pprof's files are compressed, whatever their name.
+    fn is_to_be_compressed(self, path: &Path) -> bool {
+        self != Format::Pprof && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
     }
 
     fn row(self) -> &'static Row {

@@ -1,6 +1,7 @@
 //! What is printed: lines while monitoring goes on, the final statistics, and profiles in the formats that other tools read. One
 //! file a format.
 
+pub mod answers;
 mod backtrace;
 mod collapsed;
 mod diagnosis;

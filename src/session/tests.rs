@@ -206,6 +206,7 @@ fn config() -> Config {
         snapshot_at: Vec::new(),
         objects: crate::objects::Objects::default(),
         references: Vec::new(),
+        control: false,
         quiet: false,
     }
 }

@@ -8,6 +8,7 @@ mod allocators;
 mod backend;
 mod children;
 mod containers;
+mod control;
 mod endings;
 mod errors;
 mod follow;

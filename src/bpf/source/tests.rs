@@ -56,6 +56,7 @@ fn config(target: &Process, expire: Duration) -> Config {
         snapshot_at: Vec::new(),
         objects: crate::objects::Objects::default(),
         references: Vec::new(),
+        control: false,
         quiet: true,
     }
 }
