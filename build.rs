@@ -7,10 +7,14 @@ use std::process::Command;
 const HEADERS: [&str; 10] =
     ["kernel", "layout", "control", "walk", "call", "sites", "mappings", "books", "follow", "session"];
 
+/// Those of the programs for the whole machine, in a folder of their own.
+const MACHINE_HEADERS: [&str; 5] = ["layout", "system", "processes", "blocks", "calls"];
+
 /// Name of the object, its source, compiler flags: see the head of the source.
-const OBJECTS: [(&str, &str, &[&str]); 3] = [
+const OBJECTS: [(&str, &str, &[&str]); 4] = [
     ("current", "src/bpf/memleax.bpf.c", &["-mcpu=v3"]),
     ("old", "src/bpf/memleax.bpf.c", &["-mcpu=v2", "-DOLD_KERNEL"]),
+    ("machine", "src/bpf/machine/machine.bpf.c", &["-mcpu=v3"]),
     ("trial", "src/bpf/trial.bpf.c", &["-mcpu=v2"]),
 ];
 
@@ -26,6 +30,9 @@ fn main() {
     }
     for header in HEADERS {
         println!("cargo::rerun-if-changed=src/bpf/{header}.bpf.h");
+    }
+    for header in MACHINE_HEADERS {
+        println!("cargo::rerun-if-changed=src/bpf/machine/{header}.bpf.h");
     }
     println!("cargo::rerun-if-env-changed=CLANG");
     println!("cargo::rerun-if-env-changed=CC");

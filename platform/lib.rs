@@ -43,6 +43,7 @@ pub mod native;
 pub use native::{NativeTracer, RootDirectory, command_line, peer_user, thread_name};
 
 mod bytes;
+mod clock;
 mod contract;
 mod error;
 mod host;
@@ -57,6 +58,7 @@ mod registers;
 mod tick;
 
 pub use bytes::SharedBytes;
+pub use clock::local_time;
 pub use contract::{ExitStatus, Guard, Leftover, Report, Resume, Stop, StopKind, Tracer};
 pub use error::{AttachRefusal, Error};
 pub use host::{Host, Remark};

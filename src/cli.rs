@@ -5,6 +5,7 @@ mod ctl;
 mod documents;
 mod duration;
 mod filters;
+mod machine;
 mod manual;
 mod objects;
 mod size;
@@ -21,6 +22,7 @@ use memleax_platform::Pid;
 
 use crate::config::{Color, Config, Keep};
 use crate::control::{Request, Watched};
+use crate::machine::Settings;
 use crate::metrics::Wish;
 use crate::rendering::{Reading, Wanted};
 use crate::report::Format;
@@ -44,6 +46,7 @@ killed it.";
 const USAGE: &str = "\
 memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
+       memleax -a [INTERVAL] [OPTIONS OF ITS OWN]
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
        memleax diff [OPTIONS] <BEFORE> <AFTER>
@@ -87,6 +90,10 @@ struct Arguments {
 
     #[command(flatten)]
     documents: DocumentArguments,
+
+    /// Watch all processes, by bpf, and tell so often (10) of those that have ended; `memleax -a --help` tells its options
+    #[arg(short = 'a', long, value_name = "INTERVAL", num_args = 0..=1, value_parser = duration::parse)]
+    all: Option<Option<Duration>>,
 
     /// Print a completion script for SHELL and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
@@ -229,6 +236,15 @@ pub enum Command {
         /// Where the answer goes, if not to standard output.
         output: Option<PathBuf>,
     },
+    /// Watch all processes of the machine.
+    Machine {
+        /// Which, and how to tell of them.
+        settings: Settings,
+        /// When to colour.
+        color: Color,
+        /// The least urgent level that is logged.
+        log: tracing::Level,
+    },
     /// Tell what is possible here.
     Doctor {
         /// With this process.
@@ -249,6 +265,12 @@ pub enum Command {
 /// # Errors
 /// What is wrong with them; also the answers to `--help` and `--version`, as clap has it.
 pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, clap::Error> {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let definition = Arguments::command();
+    let subcommands: Vec<&str> = definition.get_subcommands().map(clap::Command::get_name).collect();
+    if machine::is_meant(&arguments, &subcommands) {
+        return machine::parse(&arguments);
+    }
     let arguments = Arguments::try_parse_from(arguments)?;
     match arguments.instead {
         Some(Instead::Doctor { target, color }) => return Ok(Command::Doctor { target, color: color.into() }),

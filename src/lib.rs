@@ -15,6 +15,7 @@ pub mod event;
 pub mod filter;
 pub mod histogram;
 pub mod likeness;
+pub mod machine;
 pub mod marker;
 pub mod metrics;
 pub mod notable;

@@ -67,6 +67,17 @@ fn main() -> ExitCode {
             Err(error) => complaint(&error, COULD_NOT_BEGIN),
         },
         Command::Noise => exit_code(io::stdout().write_all(filter::list_noise().as_bytes()), WENT_WRONG),
+        Command::Machine { settings, color, log } => {
+            let signals = match Signals::catch() {
+                Ok(signals) => signals,
+                Err(error) => return exit_code(Err(error), COULD_NOT_BEGIN),
+            };
+            let _flushed_at_the_end = start_log(log);
+            match session::watch_machine(&settings, &signals, stream(io::stdout(), color)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complaint(&error, error.status()),
+            }
+        }
         Command::Watch { config, log, wanted, metrics } => {
             let launches = matches!(config.target, Target::Command(_));
             let signals = match if launches { Signals::catch_for_program() } else { Signals::catch() } {

@@ -6,6 +6,8 @@
 mod backend;
 mod children;
 mod inquiry;
+#[cfg(bpf)]
+mod machine;
 mod marks;
 mod moments;
 mod objects;
@@ -50,6 +52,8 @@ use reporter::Reporter;
 
 pub use children::OnChild;
 pub use inquiry::{Attendant, Inquirer, InquiryError, Taken};
+#[cfg(bpf)]
+pub use machine::watch_machine;
 pub use program::ProgramEnd;
 pub use signals::Signals;
 
@@ -276,6 +280,15 @@ pub fn run_through(
     };
     let (pid, program, Chosen { mut source, why }) = prepared.map_err(|error| vec![error])?;
     watch(&mut *source, Watched { pid, backend: why, program, storage, company }, config, showing, signals, output)
+}
+
+/// Watches all processes as `settings` say.
+///
+/// # Errors
+/// This build has no uprobes.
+#[cfg(not(bpf))]
+pub fn watch_machine(_: &crate::machine::Settings, _: &Signals, _: impl Write) -> Result<(), Error> {
+    Err(Error::Refused("cannot watch all processes: bpf is not built in; build with the feature bpf, on Linux".into()))
 }
 
 /// What is watched.

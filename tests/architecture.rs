@@ -19,6 +19,7 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("stack", &["event"]),
     ("histogram", &[]),
     ("notable", &["event"]),
+    ("machine", &["event"]),
     ("tracker", &["event", "config", "histogram", "notable"]),
     ("profile", &["event", "histogram", "symbol"]),
     ("recording", &["config", "event", "histogram", "notable", "profile", "symbol", "tracker", "unwind"]),

@@ -36,6 +36,7 @@ error: the following required arguments were not provided:
 
 Usage: memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
+       memleax -a [INTERVAL] [OPTIONS OF ITS OWN]
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
        memleax diff [OPTIONS] <BEFORE> <AFTER>

@@ -33,6 +33,16 @@ fn every_option_is_in_the_table_and_no_other() {
 }
 
 #[test]
+fn every_option_of_the_whole_machine_is_told_and_no_other() {
+    let section = README.split("## The whole machine").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let mut expected = long_options(&help(&["-a", "--help"]));
+    for told_elsewhere in ["--help", "--all"] {
+        assert!(expected.remove(told_elsewhere), "{told_elsewhere}");
+    }
+    assert_eq!(long_options(section.expect("a section on the whole machine")), expected);
+}
+
+#[test]
 fn every_option_of_recordings_and_reports_is_told_and_no_other() {
     let section = README.split("## Recordings and reports").nth(1).and_then(|rest| rest.split("\n## ").next());
     let told = long_options(section.expect("a section on recordings"));

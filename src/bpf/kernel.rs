@@ -21,7 +21,7 @@ use super::table::KernelTable;
 use crate::unwind::Module;
 
 /// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`.
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+pub(super) const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// `PAGE` of `layout.bpf.h`.
 const PAGE: u64 = 4096;
@@ -422,11 +422,11 @@ impl Kernel {
 }
 
 /// What libbpf has to say is of use to who looks for the reason of an error, which it returns besides.
-fn log(_: libbpf_rs::PrintLevel, message: String) {
+pub(super) fn log(_: libbpf_rs::PrintLevel, message: String) {
     tracing::debug!("{}", message.trim_end());
 }
 
-fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Result<libbpf_rs::Map<'object>> {
+pub(super) fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Result<libbpf_rs::Map<'object>> {
     object.maps().find(|map| map.name() == name).ok_or_else(|| libbpf_rs::Error::from_raw_os_error(nix::libc::ENOENT))
 }
 

@@ -23,13 +23,14 @@ const HEADER: usize = 8;
 /// No record is larger: a path, and what stands beside it.
 const LARGEST_RECORD: usize = 4096 + 256;
 
-/// What was mapped for execution in one process.
+/// What is mapped for execution.
 pub(super) struct MmapEvents {
     /// One a processor.
     samplers: Vec<Sampler>,
     /// Bytes of each one's buffer.
     buffer: usize,
-    target: Pid,
+    /// Of which process; `None`: of all.
+    target: Option<Pid>,
 }
 
 /// What there was to learn.
@@ -41,12 +42,35 @@ pub(super) struct Learnt {
     pub(super) is_incomplete: bool,
 }
 
+/// A mapping by whichever process.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    /// By the monotonic clock, in nanoseconds.
+    pub(super) time: u64,
+    pub(super) pid: Pid,
+    /// Of the inode, whose number may be used anew.
+    pub(super) generation: u64,
+    pub(super) mapping: Mapping,
+}
+
 impl MmapEvents {
-    /// Begins to listen.
+    /// Begins to listen to what one process maps.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn new(target: Pid) -> io::Result<Self> {
+        Self::of(Some(target))
+    }
+
+    /// The same of all processes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn of_all() -> io::Result<Self> {
+        Self::of(None)
+    }
+
+    fn of(target: Option<Pid>) -> io::Result<Self> {
         let processors = libbpf_rs::num_possible_cpus().map_err(io::Error::other)?;
         let buffer = (ALL_BUFFERS / processors.next_power_of_two()).clamp(1 << 14, LARGEST_BUFFER);
         let mut samplers = Vec::new();
@@ -66,7 +90,14 @@ impl MmapEvents {
 
     /// Takes what there is.
     pub(super) fn receive(&mut self) -> Learnt {
-        let mut learnt = Learnt::default();
+        let (mapped, is_incomplete) = self.receive_all();
+        Learnt { made: mapped.into_iter().map(|of| (of.time, of.mapping)).collect(), is_incomplete }
+    }
+
+    /// The same, with whose mappings they are; true if there may have been more, for which a buffer had no room.
+    pub(super) fn receive_all(&mut self) -> (Vec<Mapped>, bool) {
+        let mut all = Vec::new();
+        let mut is_incomplete = false;
         for sampler in &mut self.samplers {
             let mut taken = 0;
             while let Some(record) = sampler.next_record() {
@@ -74,18 +105,22 @@ impl MmapEvents {
                 // Of what may follow a record, only the time was asked for.
                 let time = record.to_contiguous().last_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
                 match record.parse_record() {
-                    Ok(data::Record::Mmap2(mapped)) if mapped.pid == self.target.0.cast_unsigned() => {
-                        learnt.made.push((time, mapping(&mapped)));
+                    Ok(data::Record::Mmap2(mapped)) => {
+                        let pid = Pid(mapped.pid.cast_signed());
+                        if self.target.is_none_or(|target| target == pid) {
+                            let generation = mapped.ino_generation().unwrap_or(0);
+                            all.push(Mapped { time, pid, generation, mapping: mapping(&mapped) });
+                        }
                     }
-                    Ok(data::Record::Lost(_)) => learnt.is_incomplete = true,
+                    Ok(data::Record::Lost(_)) => is_incomplete = true,
                     _ => {}
                 }
             }
             // The kernel tells of a loss only when there is room again and something to tell besides.
-            learnt.is_incomplete |= taken + LARGEST_RECORD > self.buffer;
+            is_incomplete |= taken + LARGEST_RECORD > self.buffer;
         }
-        learnt.made.sort_by_key(|&(time, _)| time);
-        learnt
+        all.sort_by_key(|of| of.time);
+        (all, is_incomplete)
     }
 }
 

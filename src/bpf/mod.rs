@@ -9,6 +9,7 @@ mod history;
 mod hooks;
 mod kernel;
 mod layout;
+pub mod machine;
 mod mmap_events;
 pub mod placement;
 mod privileges;

@@ -178,14 +178,7 @@ impl WatchArguments {
             control: !self.no_control,
             quiet: self.quiet,
         };
-        let log = match self.log {
-            LogArgument::Error => tracing::Level::ERROR,
-            LogArgument::Warn => tracing::Level::WARN,
-            LogArgument::Info => tracing::Level::INFO,
-            LogArgument::Debug => tracing::Level::DEBUG,
-            LogArgument::Trace => tracing::Level::TRACE,
-        };
-        Ok((config, log))
+        Ok((config, self.log.into()))
     }
 
     /// What is to be served of the run.
@@ -238,12 +231,24 @@ pub(super) enum ColorArgument {
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 #[value(rename_all = "lower")]
-enum LogArgument {
+pub(super) enum LogArgument {
     Error,
     Warn,
     Info,
     Debug,
     Trace,
+}
+
+impl From<LogArgument> for tracing::Level {
+    fn from(log: LogArgument) -> tracing::Level {
+        match log {
+            LogArgument::Error => tracing::Level::ERROR,
+            LogArgument::Warn => tracing::Level::WARN,
+            LogArgument::Info => tracing::Level::INFO,
+            LogArgument::Debug => tracing::Level::DEBUG,
+            LogArgument::Trace => tracing::Level::TRACE,
+        }
+    }
 }
 
 impl From<ColorArgument> for Color {

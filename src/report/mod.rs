@@ -16,6 +16,8 @@ pub mod human;
 mod json;
 mod json_lines;
 mod live;
+mod machine_lines;
+mod machine_table;
 mod markup;
 mod notes;
 mod pprof;
@@ -34,6 +36,8 @@ pub use diagnosis::write_diagnosis;
 pub use format::{Detail, Format, Scope, WriteError};
 pub use json_lines::JsonLines;
 pub use live::Live;
+pub use machine_lines::MachineLines;
+pub use machine_table::{MachineReport, MachineTable, Users, Window};
 pub use progress::Progress;
 pub use text::Text;
 

@@ -1,8 +1,12 @@
 //! The modules (executable, shared libraries, vdso) of the target, now and ever.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use memleax_platform::MappedFile;
 
 use super::image::{Image, Layout, Segment};
 use crate::event::ModuleId;
@@ -73,6 +77,17 @@ impl Module {
             entry: layout.entry,
             eh_frame_hdr: layout.eh_frame_hdr,
         }
+    }
+
+    /// A file by itself, whichever processes map it: run-time addresses are the file's own.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or is no 64-bit ELF file.
+    pub fn of_file(path: PathBuf, file_id: (u64, u64), file: &File) -> io::Result<Self> {
+        let image = Image::File(Arc::new(MappedFile::new(file)?));
+        let layout = Layout::parse(image.bytes()).map_err(io::Error::other)?;
+        let module = Module::from_layout(ModuleId(0), path, file_id, Role::Library, 0, layout);
+        Ok(Module { image: Some(image), ..module })
     }
 
     /// The address as the file counts it.

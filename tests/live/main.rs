@@ -16,6 +16,8 @@ mod ground_truth;
 mod harness;
 mod hits;
 mod launch;
+#[cfg(bpf)]
+mod machine;
 mod marks;
 mod metrics;
 mod modules;
