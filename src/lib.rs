@@ -30,5 +30,6 @@ pub mod source;
 pub mod stack;
 pub mod symbol;
 pub mod tracker;
+pub mod trend;
 pub mod unwind;
 pub mod wildcard;

@@ -22,6 +22,7 @@ const MAY_IMPORT_ONLY: &[(&str, &[&str])] = &[
     ("machine", &["event"]),
     ("tracker", &["event", "config", "histogram", "notable"]),
     ("profile", &["event", "histogram", "symbol"]),
+    ("trend", &["event", "profile"]),
     ("recording", &["config", "event", "histogram", "notable", "profile", "symbol", "tracker", "unwind"]),
     ("filter", &["event", "histogram", "symbol", "profile", "wildcard"]),
 ];

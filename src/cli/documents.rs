@@ -31,7 +31,7 @@ pub(super) struct DocumentArguments {
     /// allocated: all that ever was; temporary: what was freed as the next thing after they were allocated (by ptrace only);
     /// snapshot:N: what was live at the N-th snapshot; growth:A..B: from snapshot A (or the beginning) to B (or the end).
     /// In text also, and several: summary; sites:ORDER, the call stacks with the most of live (bytes), live-blocks, allocated, blocks or
-    /// rate, a line each; blocks, single ones with their age; sizes; lifetimes; timeline; snapshots
+    /// rate, a line each; blocks, single ones with their age; sizes; lifetimes; ages; timeline; trends; snapshots
     #[arg(long, value_name = "VIEW", default_value = "leaks", hide_default_value = true)]
     view: Vec<Topic>,
 

@@ -20,8 +20,12 @@ pub enum Topic {
     Sizes,
     /// How long freed blocks lived, all and by call stack.
     Lifetimes,
+    /// How old live blocks are at the end, all and by call stack.
+    Ages,
     /// What was live over time, all and by call stack.
     Timeline,
+    /// How fast what is live grows with the work, by call stack.
+    Trends,
     /// Which snapshots were taken.
     Snapshots,
 }
@@ -60,7 +64,7 @@ impl SiteOrder {
 impl Topic {
     /// The names, as a help text has them.
     pub const NAMES: &str = "summary, leaks, expired, peak, allocated, temporary, snapshots, snapshot:N, growth[:N[..M]], \
-                             sites[:live|live-blocks|allocated|blocks|rate], blocks, sizes, lifetimes, timeline";
+                             sites[:live|live-blocks|allocated|blocks|rate], blocks, sizes, lifetimes, ages, timeline, trends";
 
     /// The view, if it is one: what formats other than text can show.
     #[must_use]
@@ -108,7 +112,9 @@ impl FromStr for Topic {
             ("blocks", None) => Topic::Blocks,
             ("sizes", None) => Topic::Sizes,
             ("lifetimes", None) => Topic::Lifetimes,
+            ("ages", None) => Topic::Ages,
             ("timeline", None) => Topic::Timeline,
+            ("trends", None) => Topic::Trends,
             _ => return Err(format!("the views are {}", Topic::NAMES)),
         })
     }
@@ -133,7 +139,9 @@ impl fmt::Display for Topic {
             Topic::Blocks => "blocks",
             Topic::Sizes => "sizes",
             Topic::Lifetimes => "lifetimes",
+            Topic::Ages => "ages",
             Topic::Timeline => "timeline",
+            Topic::Trends => "trends",
             Topic::Snapshots => "snapshots",
         })
     }

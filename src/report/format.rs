@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::style::Plain;
-use super::{collapsed, firefox, flamegraph, gprof2dot, heaptrack, html, json, pprof, tree, views};
+use super::{collapsed, csv, firefox, flamegraph, gprof2dot, heaptrack, html, json, pprof, tree, views};
 use crate::profile::{Profile, Topic, View, ViewError};
 
 /// A format of reports.
@@ -34,6 +34,8 @@ pub enum Format {
     Firefox,
     /// heaptrack's data file.
     Heaptrack,
+    /// The course of the run as a table.
+    Csv,
 }
 
 /// What a format takes of a profile.
@@ -87,6 +89,7 @@ const FORMATS: &[Row] = &[
     Row { format: Format::Json, name: "json", endings: &[".json"], scope: Scope::Run, write: json::write },
     Row { format: Format::Firefox, name: "firefox", endings: &[".firefox.json", ".profile.json"], scope: Scope::Run, write: firefox::write },
     Row { format: Format::Heaptrack, name: "heaptrack", endings: &[".heaptrack"], scope: Scope::Run, write: heaptrack::write },
+    Row { format: Format::Csv, name: "csv", endings: &[".csv"], scope: Scope::Run, write: csv::write },
 ];
 
 /// Why a report cannot be written.
@@ -177,6 +180,7 @@ impl Format {
         match self {
             Format::Tree => tree::write_detail(profile, view, detail, output),
             Format::Text => views::write_detail(profile, view, detail, output),
+            Format::Csv => csv::write_detail(profile, view, detail, output),
             _ => self.write(profile, view, output),
         }
     }
@@ -195,7 +199,7 @@ impl Format {
         match self {
             Format::Tree | Format::Text => self.write_detail(profile, view, detail, &mut Plain::new(output)),
             // They have none, and what looks like one is part of them.
-            _ => self.write(profile, view, output),
+            _ => self.write_detail(profile, view, detail, output),
         }
     }
 

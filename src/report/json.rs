@@ -8,11 +8,13 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::format::WriteError;
+use super::trend_json::TrendOf;
 use super::wording;
 use crate::event::{Ending, Loss, Tally};
 use crate::histogram::Histogram;
 use crate::profile::{self, Change, Moment, Profile, View, Weighed};
 use crate::symbol::{Function, NamedFrame, NamedStack};
+use crate::trend::Trends;
 
 /// Told in each file; another number means that what a reader knows has changed. New members do not change it.
 const VERSION: u32 = 1;
@@ -24,7 +26,11 @@ const VERSION: u32 = 1;
 pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> Result<Vec<String>, WriteError> {
     let weighed = profile.weigh(view)?;
     let mut frames = Frames::default();
-    let sites: Vec<Site> = profile.sites.iter().map(|site| Site::of(site, &mut frames)).collect();
+    let trends = Trends::of(profile);
+    let mut sites: Vec<Site> = profile.sites.iter().map(|site| Site::of(site, &mut frames)).collect();
+    for trend in &trends.sites {
+        sites[trend.site].trend = Some(TrendOf::of(profile, &trends, trend));
+    }
     let document = Document {
         format: "memleax profile",
         version: VERSION,
@@ -36,6 +42,7 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
         frames: &frames.table,
         modules: profile.modules.iter().map(Module::of).collect(),
         timeline: profile.timeline.iter().copied().map(Into::into).collect(),
+        references: profile.references.iter().map(ReferenceOf::of).collect(),
         snapshots: profile.snapshots.iter().map(Snapshot::of).collect(),
         blocks: profile.blocks.iter().map(Block::of).collect(),
         unknown_frees: profile.unknown_frees,
@@ -55,10 +62,11 @@ struct Document<'a> {
     totals: Totals,
     peak: Option<MomentOf>,
     view: Costs<'a>,
-    sites: Vec<Site>,
+    sites: Vec<Site<'a>>,
     frames: &'a [FrameOf],
     modules: Vec<Module<'a>>,
     timeline: Vec<MomentOf>,
+    references: Vec<ReferenceOf<'a>>,
     snapshots: Vec<Snapshot<'a>>,
     blocks: Vec<Block>,
     unknown_frees: u64,
@@ -193,7 +201,7 @@ impl<'a> Costs<'a> {
 }
 
 #[derive(Serialize)]
-struct Site {
+struct Site<'a> {
     stack: Stack,
     allocated: Amount,
     freed: Amount,
@@ -207,10 +215,12 @@ struct Site {
     lives: Option<Lives>,
     oldest_ns: Option<u64>,
     growth: Vec<Growth>,
+    ages_seconds: Option<Vec<Bucket>>,
+    trend: Option<TrendOf<'a>>,
 }
 
-impl Site {
-    fn of(site: &profile::Site, frames: &mut Frames) -> Site {
+impl<'a> Site<'a> {
+    fn of(site: &profile::Site, frames: &mut Frames) -> Site<'a> {
         let lives = site.lives.map(|(min, mean, max)| Lives {
             min_ns: nanoseconds(min),
             mean_ns: nanoseconds(mean),
@@ -230,7 +240,25 @@ impl Site {
             lives,
             oldest_ns: site.oldest.map(nanoseconds),
             growth: site.growth.iter().map(|&(moment, live)| Growth { moment, live: live.into() }).collect(),
+            ages_seconds: site.ages.as_ref().map(buckets),
+            trend: None,
         }
+    }
+}
+
+/// A function whose calls were counted.
+#[derive(Serialize)]
+struct ReferenceOf<'a> {
+    name: &'a str,
+    calls: u64,
+    /// Until each moment.
+    counts: &'a [u64],
+}
+
+impl<'a> ReferenceOf<'a> {
+    fn of(reference: &'a profile::Reference) -> ReferenceOf<'a> {
+        let counts = &reference.counts;
+        ReferenceOf { name: &reference.name, calls: counts.last().copied().unwrap_or(0), counts }
     }
 }
 

@@ -8,11 +8,13 @@ use serde::Serialize;
 
 use super::json::{Amount, FrameOf, Lost, ending_name, nanoseconds};
 use super::live::written;
+use super::trend_json::TrendOf;
 use super::{End, Format, Live};
 use crate::event::{Notice, StackId, Tally};
 use crate::profile::{Profile, View};
 use crate::symbol::NamedStack;
 use crate::tracker::{CallStackStatistics, Finding, Limit, Statistics};
+use crate::trend::Trends;
 
 /// Told in the first line; another number means that what a reader knows has changed.
 const VERSION: u32 = 1;
@@ -57,6 +59,11 @@ enum Line<'a> {
     },
     Exec {
         program: &'a str,
+    },
+    Trend {
+        live: Amount,
+        trend: TrendOf<'a>,
+        stack: StackOf,
     },
     Remark {
         text: &'a str,
@@ -289,6 +296,17 @@ impl<W: Write> Live for JsonLines<W> {
         self.output.flush()
     }
 
+    fn trends(&mut self, profile: &Profile) -> io::Result<()> {
+        let trends = Trends::of(profile);
+        for trend in &trends.sites {
+            if let Some(site) = profile.sites.get(trend.site) {
+                let (stack, live) = (StackOf::of(&site.stack), site.live.into());
+                self.line(&Line::Trend { live, trend: TrendOf::of(profile, &trends, trend), stack })?;
+            }
+        }
+        Ok(())
+    }
+
     fn output(&mut self) -> &mut dyn Write {
         &mut self.output
     }
@@ -370,6 +388,7 @@ mod tests {
                 lines.end(end)?;
             }
             lines.statistics(&statistics(), &mut |_| sites[0].stack.clone())?;
+            lines.trends(&sample::profile())?;
             lines.never_freed(Tally { count: 7, bytes: 8 })?;
             let finding = Finding::Expired { callstack, stack: StackId(7), bytes: 0 };
             lines.object_finding("conn", &finding, Some(&sites[0].stack))?;
@@ -415,6 +434,7 @@ mod tests {
         assert_eq!(lines[18]["may_leak"], json!({"count": 19, "bytes": 2000}));
         assert_eq!(lines[19]["lives"]["mean_ns"], 2_000_000_000);
         assert_eq!(lines[20]["losses"][0]["kind"], "no_stack");
-        assert_eq!(lines[21], json!({"event": "never_freed", "count": 7, "bytes": 8}));
+        assert_eq!(lines[21]["trend"]["per_call"][0]["reference"], "handle_request");
+        assert_eq!(lines[24], json!({"event": "never_freed", "count": 7, "bytes": 8}));
     }
 }

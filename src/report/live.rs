@@ -91,6 +91,12 @@ pub trait Live {
     /// When the output fails.
     fn snapshot(&mut self, profile: &Profile, view: &View) -> io::Result<()>;
 
+    /// The trends of a run whose work was counted.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn trends(&mut self, profile: &Profile) -> io::Result<()>;
+
     /// Where it goes.
     fn output(&mut self) -> &mut dyn Write;
 }

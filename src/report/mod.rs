@@ -4,6 +4,7 @@
 pub mod answers;
 mod backtrace;
 mod collapsed;
+mod csv;
 mod diagnosis;
 mod firefox;
 mod flame;
@@ -25,6 +26,7 @@ mod progress;
 mod style;
 mod text;
 mod tree;
+mod trend_json;
 mod views;
 mod wording;
 

@@ -20,13 +20,16 @@ use memleax_platform::{ExitStatus, Pid};
 use super::live::written;
 use super::style::{HEADING, LEAK, Printable, WARNING};
 use super::wording;
-use super::{End, Format, Live, backtrace, human};
+use super::{Detail, End, Format, Live, backtrace, human};
 use crate::event::{Notice, StackId};
-use crate::profile::{Profile, View};
+use crate::profile::{Profile, Topic, View};
 use crate::symbol::NamedStack;
 use crate::tracker::{CallStackStatistics, Finding, Limit, Statistics, Tally};
 
 use kind::Kind;
+
+/// The trends of so many call stacks end a report.
+const TRENDS: usize = 20;
 
 /// Writes the report as text, coloured; a writer that strips the colours leaves exactly the documented text.
 #[derive(Debug)]
@@ -238,6 +241,13 @@ impl<W: Write> Live for Text<W> {
             return self.remark(&error.to_string());
         }
         written(Format::Tree.write(profile, view, &mut self.output))?;
+        self.output.flush()
+    }
+
+    fn trends(&mut self, profile: &Profile) -> io::Result<()> {
+        writeln!(self.output)?;
+        let detail = Detail { topics: vec![Topic::Trends], top: TRENDS, ..Detail::default() };
+        written(Format::Text.write_detail(profile, &View::Leaks, &detail, &mut self.output))?;
         self.output.flush()
     }
 

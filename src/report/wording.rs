@@ -2,6 +2,7 @@
 
 use crate::event::{Ending, Loss};
 use crate::profile::Profile;
+use crate::trend::{Doubt, Verdict};
 
 /// What a reader of a profile has to know to take its numbers for what they are, as sentences: losses first.
 pub(super) fn shortcomings(profile: &Profile) -> Vec<String> {
@@ -69,6 +70,26 @@ pub(super) fn ending(ending: Ending) -> Option<&'static str> {
 /// That frames of a backtrace are a guess, as a clause whose subject it is.
 pub(super) const BY_FRAME_POINTER: &str =
     "found in part by frame pointers, for want of unwind information: may be wrong";
+
+/// What the course of a call stack says.
+pub(super) fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Leak => "leak",
+        Verdict::LevelsOff => "levels off",
+        Verdict::Unclear(_) => "unclear",
+    }
+}
+
+/// Why it cannot be told, as a sentence.
+pub(super) fn doubt(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::FewMoments => "Too few moments with work between them: it needs six in each half of the work.",
+        Doubt::Seldom => "It grew too seldom to tell whether it goes on: watch it longer.",
+        Doubt::Slowing => "It grows ever more slowly, as what fills up does: watch it longer.",
+        Doubt::Uneven => "It grew, but not evenly: watch it longer.",
+        Doubt::NotWithCalls => "It grows with time, but not with the calls that were counted.",
+    }
+}
 
 pub(super) fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }

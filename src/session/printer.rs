@@ -47,6 +47,8 @@ pub(super) struct Printer {
     names: Names,
     recorder: Recorder,
     recording: Option<Vec<u8>>,
+    /// Calls are counted.
+    shows_trends: bool,
 }
 
 /// Prints and records until the last message. Returns the recording if it is in memory and wanted.
@@ -69,6 +71,7 @@ pub(super) fn print(
     let unused = subject.debug_file.filter(|_| debug_file.is_none());
     let symbolizer =
         Symbolizer::new(SymbolOptions { debug_file, target_root: subject.root, ..SymbolOptions::default() });
+    let shows_trends = !plan.references.is_empty();
     let mut recorder = Recorder::begin_with_ledger(plan).map_err(Error::Recording)?;
     recorder.modules(&modules);
     let names = Names { symbolizer, modules, stacks: HashMap::new(), shared };
@@ -80,7 +83,8 @@ pub(super) fn print(
     let of_type = |name: String| ObjectType { name, sieve: Sieve::new(filters.clone()) };
     let types = subject.types.into_iter().map(of_type).collect();
     let sieve = Sieve::new(filters);
-    let mut printer = Printer { report, sieve, types, view, quiet: subject.quiet, names, recorder, recording: None };
+    let mut printer =
+        Printer { report, sieve, types, view, quiet: subject.quiet, names, recorder, recording: None, shows_trends };
     if !subject.quiet {
         printer.report.begin(subject.target, &subject.backend, subject.expire)?;
     }
@@ -210,6 +214,11 @@ impl Printer {
             if let End::TargetEnded(_) = end {
                 self.report.objects_never_freed(&of.name, statistics.never_freed)?;
             }
+        }
+        if self.shows_trends
+            && let Some(profile) = self.profile()
+        {
+            self.report.trends(&self.sieve.apply(profile))?;
         }
         if self.names.shared.hurry.load(Ordering::Relaxed) {
             self.report.remark("Names are missing, as a second signal cut the naming short.")?;

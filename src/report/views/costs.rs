@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{Extent, Label, heading, in_call_stacks, percent, remark};
+use super::{Extent, Label, distribution, heading, in_call_stacks, percent, remark};
+use crate::histogram::Histogram;
 use crate::profile::{Change, Cost, Site, View, Weighed};
 use crate::report::style::{LEAK, Printable};
 use crate::report::{backtrace, human};
@@ -62,5 +63,22 @@ pub(super) fn write_numbers(site: &Site, output: &mut dyn Write) -> io::Result<(
     if let Some(age) = site.oldest {
         lives.push(format!("the oldest live one is {} old", human::time(age)));
     }
-    if lives.is_empty() { Ok(()) } else { writeln!(output, "    {}", lives.join("; ")) }
+    if !lives.is_empty() {
+        writeln!(output, "    {}", lives.join("; "))?;
+    }
+    match &site.ages {
+        // One block's is told already.
+        Some(ages) if ages.count() > 1 => writeln!(output, "    live blocks by age: {}", by_age(ages)),
+        _ => Ok(()),
+    }
+}
+
+/// `2 below 1 s, 7 from 8.0 s`.
+fn by_age(ages: &Histogram) -> String {
+    let counted = ages.buckets().iter().enumerate().filter(|&(_, &count)| count > 0);
+    let text = counted.map(|(bucket, &count)| {
+        let from = if bucket == 0 { "" } else { "from " };
+        format!("{} {from}{}", human::grouped(count), distribution::age(Histogram::lower_bound(bucket)))
+    });
+    text.collect::<Vec<_>>().join(", ")
 }

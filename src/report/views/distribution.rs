@@ -27,6 +27,19 @@ pub(super) fn write_lifetimes(profile: &Profile, extent: Extent, output: &mut dy
     write_all(profile, extent, |site| site.lifetimes.as_ref(), |site| site.freed, time, output)
 }
 
+pub(super) fn write_ages(profile: &Profile, extent: Extent, output: &mut dyn Write) -> io::Result<()> {
+    heading(format_args!("Ages of the blocks that are live at the end"), output)?;
+    if profile.sites.iter().all(|site| site.ages.is_none()) {
+        return remark("Not known: they are recorded at the end of a run.", output);
+    }
+    write_all(profile, extent, |site| site.ages.as_ref(), |site| site.live, age, output)
+}
+
+/// What a bucket of ages begins with; the first ends before a second.
+pub(super) fn age(seconds: u64) -> String {
+    if seconds == 0 { "below 1 s".into() } else { human::time(Duration::from_secs(seconds)) }
+}
+
 fn write_all(
     profile: &Profile,
     extent: Extent,

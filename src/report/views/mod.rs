@@ -8,6 +8,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod time;
+mod trends;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -75,6 +76,8 @@ fn write_topics(profile: &Profile, topics: &[Topic], extent: Extent, output: &mu
             Topic::Blocks => blocks::write(profile, extent, output)?,
             Topic::Sizes => distribution::write_sizes(profile, extent, output)?,
             Topic::Lifetimes => distribution::write_lifetimes(profile, extent, output)?,
+            Topic::Ages => distribution::write_ages(profile, extent, output)?,
+            Topic::Trends => trends::write(profile, extent, output)?,
             Topic::Timeline => time::write_timeline(profile, extent, output)?,
             Topic::Snapshots => time::write_snapshots(profile, output)?,
         }

@@ -2,7 +2,8 @@ use anstream::StripStream;
 use insta::assert_snapshot;
 
 use super::*;
-use crate::profile::{SiteOrder, sample};
+use crate::event::Timestamp;
+use crate::profile::{Moment, SiteOrder, sample};
 
 const USUAL: Extent = Extent { top: 50, threshold: 0.0 };
 
@@ -71,6 +72,7 @@ fn leaks_are_in_ascending_order() {
     CallStack[1]: 8 blocks, 1.0 KiB (100.0%)
         allocated 10 blocks, 1.3 KiB; freed 2 blocks, 256 bytes; never freed 8 blocks, 1.0 KiB
         freed blocks lived 1.0 µs to 2.0 s, 1.0 s on average; the oldest live one is 9.0 s old
+        live blocks by age: 1 below 1 s, 2 from 1.0 s, 2 from 2.0 s, 3 from 8.0 s
         0x00005555555ea930  libc.so.6  malloc()+0
         [inlined]           server  Pool::take(int)  /src/server.cpp:12
         0x0000555555551250  server  serve(std::vector<int> const&)+14  /src/server.cpp:44
@@ -86,6 +88,7 @@ fn growth_has_signs_and_what_changed_most_is_last() {
     CallStack[2]: +2 blocks, +256 bytes (6.0%)
         allocated 10 blocks, 1.3 KiB; freed 2 blocks, 256 bytes; never freed 8 blocks, 1.0 KiB
         freed blocks lived 1.0 µs to 2.0 s, 1.0 s on average; the oldest live one is 9.0 s old
+        live blocks by age: 1 below 1 s, 2 from 1.0 s, 2 from 2.0 s, 3 from 8.0 s
         0x00005555555ea930  libc.so.6  malloc()+0
         [inlined]           server  Pool::take(int)  /src/server.cpp:12
         0x0000555555551250  server  serve(std::vector<int> const&)+14  /src/server.cpp:44
@@ -240,4 +243,73 @@ fn bars_and_lines_show_whatever_is_there() {
     assert_eq!(sparkline(&[0, 1, u64::MAX / 2, u64::MAX]), " ▁▃█");
     assert_eq!(sparkline(&[]), "");
     assert_eq!(percent(1, 0), 0.0);
+}
+
+#[test]
+fn trends_say_what_grows_on_and_how_fast() {
+    let mut profile = sample::profile();
+    profile.timeline =
+        (1..=40).map(|second| Moment { at: Timestamp(second * 1_000_000_000), ..Moment::default() }).collect();
+    profile.references[0].counts = (1..=40).map(|second| 5 * second).collect();
+    let course = |live: &dyn Fn(u64) -> u64| {
+        let tally = |count| Tally { count, bytes: 48 * count };
+        (0..40).map(|moment| (moment, tally(live(moment as u64 + 1)))).collect()
+    };
+    profile.sites[0].growth = course(&|second| second.min(7));
+    profile.sites[1].growth = course(&|second| 5 * second);
+    profile.sites[2].growth = course(&|second| second / 12);
+    assert_snapshot!(shown_of(&profile, Topic::Trends, USUAL), @r#"
+    == Trends of what is live, in 10.0 s, 200 calls of handle_request
+    -- Call stacks that grow on with the calls: 1; that level off: 1; unclear: 1.
+                                  a call              a second        live  where
+      1 leak              48.0 bytes ± 0       240.0 bytes ± 0     0 bytes  evil;�<b>"&�[31m λ (server.cpp:7) < /srv/plug in.so+0x4242 < main (server.cpp:80)
+      2 unclear      0.768 bytes ± 0.203     3.84 bytes ± 1.02     0 bytes  0x7fff12345678
+      3 levels off           0 bytes ± 0           0 bytes ± 0     1.0 KiB  Pool::take(int) (server.cpp:12) < serve(std::vector<int> const&) (server.cpp:44) < main (server.cpp:80)
+
+    CallStack[1]: leak, 0 blocks, 0 bytes live
+        48.0 bytes ± 0 a call of handle_request, 1.00 ± 0 blocks
+        240.0 bytes ± 0 a second, 5.00 ± 0 blocks
+        0x00005555555ea930  libc.so.6  malloc()+0
+        0x0000555555551300  server  evil;�<b>"&�[31m λ()+1  /src/server.cpp:7
+        0x0000555555554242  plug in.so+0x4242
+        0x0000555555551180  server  main()+36  /src/server.cpp:80
+
+    CallStack[2]: unclear, 1 block, 0 bytes live
+        -- It grew too seldom to tell whether it goes on: watch it longer.
+        0.768 bytes ± 0.203 a call of handle_request, 0.016 ± 0.004 blocks
+        3.84 bytes ± 1.02 a second, 0.080 ± 0.021 blocks
+        0x00005555555ea930  libc.so.6  malloc()+0
+        0x00007fff12345678  ??
+        -- backtrace ends here: this code is in no file
+    "#);
+    assert!(
+        shown_of(&profile, Topic::Trends, Extent { top: 1, threshold: 0.0 }).contains("Not shown: 2 that grow less")
+    );
+    profile.references.clear();
+    assert!(shown_of(&profile, Topic::Trends, USUAL).contains("Call stacks that grow on with time: 1;"));
+}
+
+#[test]
+fn ages_are_told_in_seconds() {
+    assert_snapshot!(shown(Topic::Ages), @r"
+    == Ages of the blocks that are live at the end
+        below 1 s                    1  11.1% ██████████
+        from 1.0 s                   2  22.2% ████████████████████
+        from 2.0 s                   2  22.2% ████████████████████
+        …
+        from 8.0 s                   4  44.4% ████████████████████████████████████████
+
+    Pool::take(int) (server.cpp:12) < serve(std::vector<int> const&) (server.cpp:44) < main (server.cpp:80): 8 blocks, 1.0 KiB
+        below 1 s                    1  12.5% █████████████▎
+        from 1.0 s                   2  25.0% ██████████████████████████▋
+        from 2.0 s                   2  25.0% ██████████████████████████▋
+        …
+        from 8.0 s                   3  37.5% ████████████████████████████████████████
+
+    0x7fff12345678: 1 block, 0 bytes
+        from 8.0 s                   1 100.0% ████████████████████████████████████████
+    ");
+    let mut profile = sample::profile();
+    profile.sites.iter_mut().for_each(|site| site.ages = None);
+    assert!(shown_of(&profile, Topic::Ages, USUAL).contains("-- Not known"));
 }
