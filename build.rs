@@ -4,8 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEADERS: [&str; 10] =
-    ["kernel", "layout", "control", "walk", "call", "sites", "mappings", "books", "follow", "session"];
+const HEADERS: [&str; 12] = [
+    "kernel", "layout", "control", "call", "traps", "walk", "sites", "mappings", "books", "holds", "follow", "session",
+];
 
 /// Those of the programs for the whole machine, in a folder of their own.
 const MACHINE_HEADERS: [&str; 5] = ["layout", "system", "processes", "blocks", "calls"];

@@ -226,8 +226,8 @@ pub trait Sink {
     /// tells of blocks in no other way.
     fn counted(&mut self, at: Timestamp, stack: StackId, totals: &Totals);
 
-    /// Takes one event in the life of an object. Of events only [`Event::Allocated`], [`Event::Freed`], [`Event::Retained`] and
-    /// [`Event::Released`] are told so: what is not seen ([`Event::Lost`]), and all that concerns the process, is told once by
+    /// Takes one event in the life of an object. Of events only [`Event::Allocated`], [`Event::Freed`], [`Event::Retained`],
+    /// [`Event::Released`] and, by who keeps the books, [`Event::UnknownFrees`] are told so: what is not seen ([`Event::Lost`]), and all that concerns the process, is told once by
     /// [`event`](Self::event), for all classes.
     fn object(&mut self, at: Timestamp, class: Class, event: Event) {
         let _ = (at, class, event);

@@ -30,6 +30,15 @@ struct {
  */
 #define IN_FLIGHT (1ull << 63)
 
+/*
+ * By what a block is found: an object may be at the address of a block of memory, or be at the beginning of another object. Addresses have 56
+ * bits at the most (57 bits are paged, the upper half of which is the kernel's).
+ */
+static __always_inline u64 key_of(u64 cookie, u64 address)
+{
+	return loading.objects ? address << 8 >> 8 | CLASS_OF(cookie) << CLASS_SHIFT : address;
+}
+
 #ifndef OLD_KERNEL
 static __always_inline struct bucket *bucket_of(struct control *c, u64 address)
 {
@@ -93,7 +102,7 @@ static __always_inline struct block *overflowed_block(struct control *c, u64 add
 	return block && !(block->site & IN_FLIGHT) == !flying && (!flying || block->time == time) ? block : NULL;
 }
 
-/* Takes a live block out; false if there is none. */
+/* Takes a live block out; false if there is none, or another was faster. */
 static __always_inline bool take(struct control *c, u64 address, struct block *out)
 {
 	struct block *block;
@@ -112,7 +121,54 @@ static __always_inline bool take(struct control *c, u64 address, struct block *o
 	if (!block)
 		return 0;
 	*out = *block;
-	bpf_map_delete_elem(&overflow, &address);
+	return !bpf_map_delete_elem(&overflow, &address);
+}
+
+/* An object has one reference more, if it is in the books. */
+static __always_inline void retain(struct control *c, u64 key)
+{
+	struct block *block = NULL;
+#ifndef OLD_KERNEL
+	u64 *slot;
+
+	block = block_in_bucket(c, key, 0, 0, &slot);
+#endif
+	if (!block)
+		block = overflowed_block(c, key, 0, 0);
+	if (block)
+		ADD(block->site, HOLD);
+}
+
+/*
+ * An object has one reference less; false if there is no such object. `was_last`: it is taken out. Of two threads that let go at once
+ * both may see that no reference is left, but only one takes it out.
+ */
+static __always_inline bool release(struct control *c, u64 key, struct block *out, bool *was_last)
+{
+	struct block *block = NULL;
+#ifndef OLD_KERNEL
+	u64 *slot;
+
+	block = block_in_bucket(c, key, 0, 0, &slot);
+	if (block) {
+		*was_last = __sync_fetch_and_sub(&block->site, HOLD) < 2 * HOLD;
+		if (*was_last) {
+			*out = *block;
+			barrier();
+			*slot = SLOT_FREE;
+		}
+		return 1;
+	}
+#endif
+	block = overflowed_block(c, key, 0, 0);
+	if (!block)
+		return 0;
+	ADD(block->site, -HOLD);
+	*was_last = *(volatile u64 *)&block->site < HOLD;
+	if (*was_last) {
+		*out = *block;
+		*was_last = !bpf_map_delete_elem(&overflow, &key);
+	}
 	return 1;
 }
 

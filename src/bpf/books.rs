@@ -4,19 +4,28 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::layout::{Site, bucket};
-use crate::event::{StackId, Tally, Timestamp, Totals};
+use super::layout::{CLASS_SHIFT, Site, bucket};
+use crate::event::{Class, StackId, Tally, Timestamp, Totals};
 use crate::histogram::Histogram;
 use crate::notable::{KnownBlock, Notable};
 
 /// A live block as the kernel keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LiveBlock {
+    pub(super) class: Class,
     pub(super) address: u64,
     pub(super) size: u64,
     /// Nanoseconds of the kernel's monotonic clock.
     pub(super) time: u64,
     pub(super) site: u64,
+}
+
+impl LiveBlock {
+    /// By the words that the kernel has of it: its key (`key_of` of books.bpf.h) and `struct block`.
+    pub(super) fn new(key: u64, size: u64, time: u64, site: u64) -> LiveBlock {
+        let class = Class((key >> CLASS_SHIFT) as u8);
+        LiveBlock { class, address: key & ((1 << CLASS_SHIFT) - 1), size, time, site: site & bucket::SITE_NUMBER }
+    }
 }
 
 /// Live blocks of one site.
@@ -42,21 +51,25 @@ pub(super) struct Census {
     living: Vec<Living>,
     /// In seconds.
     ages: Vec<Histogram>,
-    /// Sites stand for stacks, and times are the kernel's.
-    notable: Notable,
+    /// By class. Sites stand for stacks, and times are the kernel's.
+    notable: Vec<Notable>,
 }
 
 impl Census {
     /// One of the time `now`, of the kernel's monotonic clock.
     pub(super) fn new(now: u64) -> Self {
-        Census { now, living: Vec::new(), ages: Vec::new(), notable: Notable::new(NOTABLE) }
+        Census { now, living: Vec::new(), ages: Vec::new(), notable: Vec::new() }
     }
 
     /// Counts a block; it has expired if it is from `expired_until` or before.
     pub(super) fn add(&mut self, block: LiveBlock, expired_until: u64) {
         if let Ok(site) = u32::try_from(block.site) {
-            let LiveBlock { address, size, time, .. } = block;
-            self.notable.add(KnownBlock { size, allocated: Timestamp(time), address, stack: StackId(site) });
+            let LiveBlock { class, address, size, time, .. } = block;
+            let class = usize::from(class.0);
+            if class >= self.notable.len() {
+                self.notable.resize_with(class + 1, || Notable::new(NOTABLE));
+            }
+            self.notable[class].add(KnownBlock { size, allocated: Timestamp(time), address, stack: StackId(site) });
         }
         let Ok(index) = usize::try_from(block.site) else { return };
         if index >= self.living.len() {
@@ -78,14 +91,14 @@ impl Census {
         usize::try_from(number).ok().and_then(|index| self.ages.get(index)).cloned().unwrap_or_default()
     }
 
-    /// The largest and the oldest live blocks; `stack` tells what call stack a site's number stands for.
-    pub(super) fn into_notable(self, began: u64, stack: impl Fn(u64) -> Option<StackId>) -> Vec<KnownBlock> {
-        let blocks = self.notable.into_blocks().into_iter();
-        let known = blocks.filter_map(|block| {
+    /// The largest and the oldest live blocks of each class; `stack` tells what call stack a site's number stands for.
+    pub(super) fn into_notable(self, began: u64, stack: impl Fn(u64) -> Option<StackId>) -> Vec<Vec<KnownBlock>> {
+        let known = |block: KnownBlock| {
             let allocated = Timestamp(block.allocated.0.saturating_sub(began));
             Some(KnownBlock { stack: stack(block.stack.0.into())?, allocated, ..block })
-        });
-        known.collect()
+        };
+        let of_class = |notable: Notable| notable.into_blocks().into_iter().filter_map(known).collect();
+        self.notable.into_iter().map(of_class).collect()
     }
 
     /// What there is to tell of a site, but for what an exec took away: its own counters, read before the census, and the census. A block that was freed in
@@ -146,7 +159,7 @@ pub(super) fn blocks(buckets: &[AtomicU64]) -> impl Iterator<Item = LiveBlock> {
         // the time, then the address; no two blocks of an address are of one time. So neither old size or site with the new time nor
         // the other way round gets past these two, in this order.
         let is_same = slot.load(Acquire) == address && block[bucket::TIME].load(Acquire) == time;
-        is_same.then_some(LiveBlock { address, size, time, site: site & !bucket::IN_FLIGHT })
+        is_same.then(|| LiveBlock::new(address, size, time, site))
     })
 }
 
@@ -157,7 +170,7 @@ pub(super) fn forget_before(time: u64, buckets: &[AtomicU64], mut gone: impl FnM
         let [size, at, site] = [bucket::SIZE, bucket::TIME, bucket::SITE].map(|word| block[word].load(Acquire));
         // Unless another has got hold of the place in the meantime.
         if address > bucket::BUSY && at < time && slot.compare_exchange(address, 0, AcqRel, Relaxed).is_ok() {
-            gone(LiveBlock { address, size, time: at, site: site & !bucket::IN_FLIGHT });
+            gone(LiveBlock::new(address, size, at, site));
         }
     }
 }
@@ -176,6 +189,9 @@ mod tests {
 
     use super::*;
 
+    /// As books.bpf.h.
+    const IN_FLIGHT: u64 = 1 << 63;
+
     /// A bucket whose first slots hold an address, size, time and site each.
     fn bucket_of(slots: &[[u64; 4]]) -> Vec<AtomicU64> {
         let mut words = vec![0; bucket::WORDS];
@@ -190,14 +206,30 @@ mod tests {
     fn free_and_busy_slots_are_no_blocks() {
         let buckets = bucket_of(&[[0, 1, 2, 3], [bucket::BUSY, 1, 2, 3], [0x1000, 64, 5, 7]]);
         let found: Vec<_> = blocks(&buckets).collect();
-        assert_eq!(found, [LiveBlock { address: 0x1000, size: 64, time: 5, site: 7 }]);
+        assert_eq!(found, [LiveBlock::new(0x1000, 64, 5, 7)]);
     }
 
     #[test]
     fn a_block_in_flight_is_live() {
-        let buckets = bucket_of(&[[0x1000, 64, 5, 7 | bucket::IN_FLIGHT]]);
+        let buckets = bucket_of(&[[0x1000, 64, 5, 7 | IN_FLIGHT]]);
         let found: Vec<_> = blocks(&buckets).collect();
-        assert_eq!(found, [LiveBlock { address: 0x1000, size: 64, time: 5, site: 7 }]);
+        assert_eq!(found, [LiveBlock::new(0x1000, 64, 5, 7)]);
+    }
+
+    /// Also where it is at the address of a block of memory, and however many refer to it.
+    #[test]
+    fn an_object_is_told_from_the_block_of_memory_at_its_address() {
+        let key = 5 << CLASS_SHIFT | 0x1000;
+        let buckets = bucket_of(&[[0x1000, 64, 5, 7], [key, 0, 6, 3 << 32 | 8]]);
+        let found: Vec<_> = blocks(&buckets).collect();
+        let memory = LiveBlock { class: Class::MEMORY, address: 0x1000, size: 64, time: 5, site: 7 };
+        let object = LiveBlock { class: Class(5), address: 0x1000, size: 0, time: 6, site: 8 };
+        assert_eq!(found, [memory, object]);
+        let mut census = Census::new(10);
+        found.into_iter().for_each(|block| census.add(block, 0));
+        let notable = census.into_notable(0, |site| u32::try_from(site).ok().map(StackId));
+        let stacks: Vec<_> = notable.iter().map(|of_class| of_class.first().map(|block| block.stack)).collect();
+        assert_eq!(stacks, [Some(StackId(7)), None, None, None, None, Some(StackId(8))]);
     }
 
     #[test]
@@ -207,7 +239,7 @@ mod tests {
         forget_before(6, &buckets, |block| gone.push((block.size, block.time, block.site)));
         assert!(!gone.is_empty() && gone.iter().all(|&(_, time, _)| time < 6), "{gone:?}");
         let found: Vec<_> = blocks(&buckets).collect();
-        assert_eq!(found, [LiveBlock { address: 0x2000, size: 64, time: 6, site: 7 }]);
+        assert_eq!(found, [LiveBlock::new(0x2000, 64, 6, 7)]);
         assert_eq!(buckets[1].load(Acquire), bucket::BUSY);
     }
 
@@ -232,7 +264,7 @@ mod tests {
             });
             while !done.load(Acquire) {
                 for block in blocks(&buckets) {
-                    assert_eq!((block.size, block.site), (block.time, block.time));
+                    assert_eq!((block.size, block.site), (block.time, block.time & bucket::SITE_NUMBER));
                 }
             }
         });
@@ -241,8 +273,8 @@ mod tests {
     #[test]
     fn expired_blocks_are_those_freed_and_those_alive() {
         let mut census = Census::new(100);
-        census.add(LiveBlock { address: 0x10, size: 10, time: 100, site: 2 }, 100);
-        census.add(LiveBlock { address: 0x20, size: 20, time: 101, site: 2 }, 100);
+        census.add(LiveBlock::new(0x10, 10, 100, 2), 100);
+        census.add(LiveBlock::new(0x20, 20, 101, 2), 100);
         let site = Site { allocated: 5, freed: 3, expired_freed: 2, expired_freed_bytes: 7, ..Site::default() };
         let totals = census.totals(2, &site, 40);
         assert_eq!(totals.expired, Tally { count: 3, bytes: 17 });
@@ -255,7 +287,7 @@ mod tests {
     fn ages_are_those_of_the_census() {
         let mut census = Census::new(5 * NANOSECONDS);
         for (address, time) in [(0x10, 5 * NANOSECONDS + 1), (0x20, 4 * NANOSECONDS + 1), (0x30, NANOSECONDS)] {
-            census.add(LiveBlock { address, size: 1, time, site: 1 }, 0);
+            census.add(LiveBlock::new(address, 1, time, 1), 0);
         }
         assert_eq!(census.ages(1).buckets(), [2, 0, 0, 1]);
         assert_eq!((census.ages(0).count(), census.ages(7).count()), (0, 0));

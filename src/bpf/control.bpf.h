@@ -11,7 +11,8 @@
 const volatile struct {
 	u64 copy; /* bytes of a stack_copy */
 	u64 copy_all; /* of every new stack, not only of those that the table does not suffice for: to compare both ways to walk */
-} loading = { 2 * PAGE, 0 };
+	u64 objects; /* there are other classes than memory */
+} loading = { 2 * PAGE, 0, 0 };
 
 struct {
 	MAP(BPF_MAP_TYPE_ARRAY, u32, struct control, 1, BPF_F_MMAPABLE);

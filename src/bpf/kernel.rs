@@ -18,6 +18,7 @@ use super::attachment::{Aligned, Attachment, NoVariant, program};
 use super::books::{self, LiveBlock};
 use super::layout::{CACHED_RULE_WORDS, Control, REFERENCES, RULE_CACHE, RULES, SCRATCH_PER_CPU, SITES, Site, bucket};
 use super::table::KernelTable;
+use crate::event::Class;
 use crate::unwind::Module;
 
 /// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`.
@@ -42,6 +43,15 @@ pub(super) struct Sizes {
     pub(super) records: u32,
     /// What is sent of a stack that has to be walked here.
     pub(super) copies: Copies,
+    /// There are other classes than memory.
+    pub(super) objects: bool,
+}
+
+impl Sizes {
+    /// `loading` of `control.bpf.h`.
+    fn words(self) -> [u64; 3] {
+        [self.copies.length.into(), self.copies.all.into(), self.objects.into()]
+    }
 }
 
 /// Copies of stacks for the general unwinder.
@@ -56,11 +66,6 @@ pub(super) struct Copies {
 impl Copies {
     /// Where the rule table does not suffice.
     pub(super) const WHERE_NEEDED: Copies = Copies { length: 8192, all: false };
-
-    /// `loading` of `control.bpf.h`.
-    fn words(self) -> [u64; 2] {
-        [self.length.into(), self.all.into()]
-    }
 }
 
 /// What a probe is to do when it is hit.
@@ -132,7 +137,8 @@ impl Kernel {
     /// Loads each variant and takes it out again.
     pub(super) fn examine() -> Vec<(&'static str, Result<(), String>)> {
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, log)));
-        let sizes = Sizes { rows: 1, bucket_bits: 1, overflow: 1, records: 4096, copies: Copies::WHERE_NEEDED };
+        let sizes =
+            Sizes { rows: 1, bucket_bits: 1, overflow: 1, records: 4096, copies: Copies::WHERE_NEEDED, objects: false };
         let examine = |attachment| Kernel::load_variant(attachment, sizes).map(drop).map_err(|why| format!("{why:#}"));
         Attachment::BEST_FIRST.map(|attachment| (attachment.name(), examine(attachment))).to_vec()
     }
@@ -144,7 +150,7 @@ impl Kernel {
         let mut open = ObjectBuilder::default().open_memory(bytes)?;
         for mut map in open.maps_mut() {
             if map.name().to_str().is_some_and(|name| name.ends_with(".rodata")) {
-                map.set_initial_value(sizes.copies.words().map(u64::to_ne_bytes).as_flattened())?;
+                map.set_initial_value(sizes.words().map(u64::to_ne_bytes).as_flattened())?;
                 continue;
             }
             let entries = match map.name().to_str() {
@@ -155,6 +161,8 @@ impl Kernel {
                 // All of it is allocated at once, and there are no buckets.
                 Some("overflow") if attachment == Attachment::Old => 8 << sizes.bucket_bits,
                 Some("overflow") => sizes.overflow,
+                // Of old kernels: they allocate all of it at once.
+                Some("object_calls" | "hold_calls") if attachment == Attachment::Old && !sizes.objects => 1,
                 _ => continue,
             };
             map.set_max_entries(entries)?;
@@ -236,8 +244,14 @@ impl Kernel {
     /// # Errors
     /// The kernel's.
     pub(super) fn overflow(&self, mut take: impl FnMut(LiveBlock)) -> libbpf_rs::Result<()> {
-        read_hash_map(self.overflow.as_fd(), |address, block| take(overflow_block(address, block)))?;
+        read_hash_map(self.overflow.as_fd(), |key, [size, time, site]| take(LiveBlock::new(key, size, time, site)))?;
         Ok(())
+    }
+
+    /// What could not be counted of a class's objects because they are not known.
+    pub(super) fn unknown_objects(&self, class: Class) -> u64 {
+        let words = &self.control[Control::UnknownObjects as usize..];
+        words.get(usize::from(class.0)).map_or(0, |word| word.load(Relaxed))
     }
 
     /// True if probes are told apart by their addresses: then there cannot be two at one.
@@ -270,14 +284,13 @@ impl Kernel {
     pub(super) fn forget_blocks_before(&self, time: u64, mut gone: impl FnMut(LiveBlock)) -> libbpf_rs::Result<()> {
         books::forget_before(time, self.live(), &mut gone);
         let mut old = Vec::new();
-        read_hash_map(self.overflow.as_fd(), |address, block| {
-            let block = overflow_block(address, block);
-            if block.time < time {
-                old.push((address, block));
+        read_hash_map(self.overflow.as_fd(), |key, [size, at, site]| {
+            if at < time {
+                old.push((key, LiveBlock::new(key, size, at, site)));
             }
         })?;
-        for (address, block) in old {
-            match self.overflow.delete(&address.to_ne_bytes()) {
+        for (key, block) in old {
+            match self.overflow.delete(&key.to_ne_bytes()) {
                 Ok(()) => gone(block),
                 // The new program was faster.
                 Err(why) if why.kind() == libbpf_rs::ErrorKind::NotFound => {}
@@ -430,11 +443,6 @@ pub(super) fn map<'object>(object: &'object Object, name: &str) -> libbpf_rs::Re
     object.maps().find(|map| map.name() == name).ok_or_else(|| libbpf_rs::Error::from_raw_os_error(nix::libc::ENOENT))
 }
 
-/// `struct block`
-fn overflow_block(address: u64, [size, time, site]: [u64; 3]) -> LiveBlock {
-    LiveBlock { address, size, time, site: site & !bucket::IN_FLIGHT }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,11 +459,27 @@ mod tests {
                     "sites" => Site::WORDS,
                     "live" => bucket::WORDS,
                     "overflow" => bucket::BLOCK_WORDS,
-                    "scratch" | "calls" | "records" | "nowhere" | "nowhere_session" => continue,
-                    rodata if rodata.ends_with(".rodata") => Copies::WHERE_NEEDED.words().len(),
+                    "scratch" | "records" | "nowhere" | "nowhere_session" => continue,
+                    "calls" | "object_calls" | "no_object_calls" | "hold_calls" => continue,
+                    rodata if rodata.ends_with(".rodata") => 3,
                     other => panic!("what is in {other}?"),
                 };
                 assert_eq!(map.value_size() as usize, words * size_of::<u64>(), "{}", map.name().display());
+            }
+        }
+    }
+
+    /// What the verifier sees differs.
+    #[test]
+    fn all_variants_that_this_kernel_has_are_taken_with_objects_too() {
+        let sizes =
+            Sizes { rows: 1, bucket_bits: 1, overflow: 1, records: 4096, copies: Copies::WHERE_NEEDED, objects: false };
+        for attachment in Attachment::BEST_FIRST {
+            match Kernel::load_variant(attachment, sizes) {
+                Ok(_) => {
+                    drop(Kernel::load_variant(attachment, Sizes { objects: true, ..sizes }).expect("with objects"))
+                }
+                Err(why) => memleax_targets::unable(&format!("{}: {why:#}", attachment.name())),
             }
         }
     }

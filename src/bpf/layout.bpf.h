@@ -17,6 +17,11 @@
 #define SLOT_FREE 0
 #define SLOT_BUSY 1
 
+/* What has books of its own: class 0 is memory, each other one a type of objects that the user has named. */
+#define CLASSES 32
+/* Sites up to here are each class's own for calls whose stack got no number. */
+#define FIRST_SITE CLASSES
+
 /* Compiled by src/unwind/rules.rs: byte 0 kind, byte 1 flags, bytes 2 and 3 where rbp and rbx are, bytes 4-7 offset. */
 enum { KIND_GAP, KIND_OFFSET, KIND_INDIRECT, KIND_PLT, KIND_SIGNAL, KIND_END, KIND_SLOW };
 #define BASE_MASK 3
@@ -30,11 +35,11 @@ enum { KIND_GAP, KIND_OFFSET, KIND_INDIRECT, KIND_PLT, KIND_SIGNAL, KIND_END, KI
 
 enum { END_NONE, END_COMPLETE, END_DEPTH, END_UNREADABLE, END_INCONSISTENT, END_GAP, END_SLOW };
 
-/* What a function does: bits 0-7 of a cookie. Bits 8-11, 12-15 and 16-19: which registers hold its operands. */
+/* What a function does: bits 0-7 of a cookie. Bits 8-11, 12-15 and 16-19: which registers hold its operands; 15: none does. */
 enum {
 	SHAPE_ALLOCATE = 1, /* size */
 	SHAPE_ALLOCATE_PRODUCT, /* size, count */
-	SHAPE_ALLOCATE_INTO, /* size, -, out */
+	SHAPE_ALLOCATE_INTO, /* size, count if COOKIE_PRODUCT, out */
 	SHAPE_REALLOCATE, /* size, -, block */
 	SHAPE_REALLOCATE_PRODUCT, /* size, count, block */
 	SHAPE_EXPAND, /* size, -, block: returns the block or NULL */
@@ -43,9 +48,16 @@ enum {
 	SHAPE_MAP, /* length, flags */
 	SHAPE_REMAP, /* new length, old length, address */
 	SHAPE_UNMAP, /* length, -, address */
+	SHAPE_RETAIN, /* -, -, object: one reference more */
+	SHAPE_RELEASE, /* -, -, object: one less; the last frees it */
+	SHAPE_INITIALIZE, /* size, count if COOKIE_PRODUCT, object */
 };
 #define COOKIE_FREES_ON_FAILURE (1ull << 20)
-/* Bits 24-31: how many words lie between rsp and the return address at the probed instruction; 32-63: the function's number. */
+#define COOKIE_ALWAYS (1ull << 21) /* of SHAPE_ALLOCATE_INTO and SHAPE_INITIALIZE: whatever it returns */
+#define COOKIE_PRODUCT (1ull << 22)
+/* Bits 24-31: how many words lie between rsp and the return address at the probed instruction; 32-55: the function's number; 56-63: its class. */
+#define CLASS_SHIFT 56
+#define CLASS_OF(cookie) ((cookie) >> CLASS_SHIFT & (CLASSES - 1))
 
 /* Settings and counters. */
 struct control {
@@ -68,7 +80,11 @@ struct control {
 	u64 resized, resized_bytes; /* blocks that realloc left where they were, and what they had before */
 	u64 marks, lost_marks; /* calls that are worth a snapshot; those that were not told of */
 	u64 lost_named; /* calls of functions that the user has named, it is not known which */
+	u64 unknown_objects[CLASSES]; /* by class: what unknown_frees is to memory */
 };
+
+/* In a block's site: one reference to an object, of those that it has; all but the last bit, which is IN_FLIGHT. */
+#define HOLD (1ull << 32)
 
 struct block {
 	u64 size, time, site;
@@ -137,6 +153,22 @@ struct stack_copy {
 	u8 bytes[];
 };
 
+/* The kernel's trampoline is at `sp`, for us, where `return_address` was. */
+struct trap {
+	u64 sp, return_address;
+	u64 instruction; /* of the probe */
+	u64 classes; /* bit i: the return ends the call in progress of class i */
+};
+
+/* As many as the kernel has (MAX_URETPROBE_DEPTH, include/linux/uprobes.h). */
+#define TRAPS 64
+
+/* The traps of a thread, outermost first. */
+struct traps {
+	u64 count;
+	struct trap at[TRAPS];
+};
+
 /*
  * A stack that the table does not suffice for: the general unwinder walks it, once. Between the innermost frame and the one where the
  * kernel's walk ended there may be frames too large to copy.
@@ -144,6 +176,7 @@ struct stack_copy {
 struct slow_record {
 	struct stack_record head;
 	struct pt_regs registers;
+	u64 traps; /* how many follow: none where there are no objects; and the last of them is that of memory's call in progress */
 	/* Then two copies of loading.copy bytes: from the return address on, and from a little below where a signal came, or else
 	 * where the kernel's walk ended. */
 };

@@ -32,16 +32,25 @@ pub(super) enum Control {
     Marks,
     LostMarks,
     LostNamed,
+    /// The first of as many as there are classes.
+    UnknownObjects,
 }
 
 impl Control {
-    pub(super) const WORDS: usize = Control::LostNamed as usize + 1;
+    pub(super) const WORDS: usize = Control::UnknownObjects as usize + CLASSES;
 }
+
+/// `CLASSES`
+pub(super) const CLASSES: usize = 32;
+/// Where in a cookie and a block's key the class is: `CLASS_SHIFT`.
+pub(super) const CLASS_SHIFT: u32 = 56;
 
 /// `RULES`
 pub(super) const RULES: usize = 8192;
 /// `RULE_CACHE`
 pub(super) const RULE_CACHE: usize = 65536;
+/// `PAGE`
+const PAGE: u64 = 4096;
 /// `SITES`
 pub(super) const SITES: usize = 65536;
 /// `REFERENCES`
@@ -62,9 +71,12 @@ pub(super) mod bucket {
     pub(crate) const TIME: usize = 1;
     pub(crate) const SITE: usize = 2;
     pub(crate) const BLOCK_WORDS: usize = 3;
-    /// In a block's site: `realloc` is about it.
-    pub(crate) const IN_FLIGHT: u64 = 1 << 63;
+    /// What of a block's site is its number: the rest says how many refer to an object, or that `realloc` is about the block.
+    pub(crate) const SITE_NUMBER: u64 = super::SITES as u64 - 1;
 }
+
+/// What of the upper half of a cookie is the function's number.
+const FUNCTION_NUMBER: u64 = (1 << (CLASS_SHIFT - 32)) - 1;
 
 /// `struct cached_rule`
 pub(super) const CACHED_RULE_WORDS: usize = 2;
@@ -155,7 +167,7 @@ impl StackRecord {
     const HEAD: usize = 4 + FRAMES / 64;
     const WORDS: usize = StackRecord::HEAD + FRAMES;
 
-    /// What follows the kind and the time. `None` if it is no such record.
+    /// What follows the kind and the time. `None` if it is no such record. What the kernel calls a function has the class above its number.
     pub(super) fn parse(bytes: &[u8]) -> Option<StackRecord> {
         let (hash, bytes) = bytes.split_first_chunk()?;
         let (words, _) = bytes.as_chunks::<8>();
@@ -178,7 +190,7 @@ impl StackRecord {
             end,
             by_frame_pointer: word(2)? & 0xffff_ffff != 0,
             is_insufficient: word(2)? >> 32 != 0,
-            function: word(3)?,
+            function: word(3)? & FUNCTION_NUMBER,
             frames,
             copy: StackCopy::parse(bytes.get(StackRecord::WORDS * 8..)?),
         })
@@ -192,14 +204,24 @@ pub(super) struct StackCopy {
     pub(super) registers: Registers,
     /// Parts of the stack, by their first address.
     parts: [(u64, Vec<u8>); 2],
+    /// Where a trampoline of the kernel's may be on the stack for us, and instead of which return address.
+    traps: Vec<(u64, u64)>,
 }
 
 impl StackCopy {
     /// `struct pt_regs`
     const REGISTERS: usize = 21;
+    /// `struct trap`, in words.
+    const TRAP: usize = 4;
     /// `None` if the record ends before it.
     fn parse(bytes: &[u8]) -> Option<StackCopy> {
-        let (registers, parts) = bytes.split_at_checked(StackCopy::REGISTERS * 8)?;
+        let (registers, rest) = bytes.split_at_checked(StackCopy::REGISTERS * 8)?;
+        let (count, rest) = rest.split_first_chunk()?;
+        let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
+        let (traps, parts) = rest.split_at_checked(count.checked_mul(StackCopy::TRAP * 8)?)?;
+        let (traps, _) = traps.as_chunks::<8>();
+        let traps = traps.as_chunks::<{ StackCopy::TRAP }>().0.iter().map(|trap| trap.map(u64::from_le_bytes));
+        let traps = traps.filter(|&[sp, ..]| sp != 0).map(|[sp, return_address, ..]| (sp, return_address)).collect();
         let (words, _) = registers.as_chunks::<8>();
         let [r15, r14, r13, r12, rbp, rbx, ..] = *words else { return None };
         let [r15, r14, r13, r12, rbp, rbx] = [r15, r14, r13, r12, rbp, rbx].map(u64::from_le_bytes);
@@ -211,14 +233,17 @@ impl StackCopy {
         };
         let parts = [part(innermost)?, part(rest)?];
         let registers = Registers { r15, r14, r13, r12, rbp, rbx, rsp: parts[0].0, ..Registers::default() };
-        Some(StackCopy { registers, parts })
+        Some(StackCopy { registers, parts, traps })
     }
 
-    /// The word at a run-time address.
+    /// The word at a run-time address; where the kernel's trampoline is for us, what was there before.
     pub(super) fn word(&self, address: u64) -> Option<u64> {
-        self.parts.iter().find_map(|(start, bytes)| {
+        let word = self.parts.iter().find_map(|(start, bytes)| {
             let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
             Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-        })
+        })?;
+        // As `is_like_trampoline` of traps.bpf.h.
+        let trap = self.traps.iter().find(|&&(sp, _)| sp == address && word >> 32 != 0 && word % PAGE == 0);
+        Some(trap.map_or(word, |&(_, return_address)| return_address))
     }
 }

@@ -5,7 +5,7 @@
  * A call's stack is walked by a table that user space compiled from the modules' call frame information, and is known by the hash of
  * its return addresses. Only a stack that was never seen before is sent to user space.
  *
- * Headers, from the outside in: session, follow (calls), books (blocks), mappings, sites (call stacks), walk, call, control, layout, kernel.
+ * Headers, from the outside in: session, follow (calls), holds, books (blocks), mappings, sites (call stacks), walk, traps, call, control, layout, kernel.
  *
  * Compiled twice: for 6.1 and later with atomics (-mcpu=v3), and with -DOLD_KERNEL -mcpu=v2 for 5.8 to 5.19, which
  * have no compare-and-swap (live blocks are in a hash map then) but do not preempt BPF programs either.
@@ -41,7 +41,7 @@ SEC("uprobe.session")
 int session_call(struct pt_regs *ctx)
 {
 	NO_PRIVATE_STACK(nowhere_session);
-	return is_return(ctx) ? returned(ctx) : entered(ctx, 1);
+	return is_return(ctx) ? returned(ctx, 1) : entered(ctx, 1);
 }
 
 SEC("uprobe.multi")
@@ -56,7 +56,7 @@ SEC("uretprobe.multi")
 int multi_return(struct pt_regs *ctx)
 {
 	NO_PRIVATE_STACK(nowhere);
-	return returned(ctx);
+	return returned(ctx, 0);
 }
 
 SEC("uprobe.multi")
@@ -80,7 +80,7 @@ SEC("uretprobe")
 int perf_return(struct pt_regs *ctx)
 {
 	NO_PRIVATE_STACK(nowhere);
-	return returned(ctx);
+	return returned(ctx, 0);
 }
 
 SEC("uprobe")

@@ -8,7 +8,7 @@
 #include "call.bpf.h"
 #include "walk.bpf.h"
 
-/* Totals, by the site's number; 0 is for what got no number. */
+/* Totals, by the site's number; those below FIRST_SITE are for what got no number, by class. */
 struct {
 	MAP(BPF_MAP_TYPE_ARRAY, u32, struct site, SITES, BPF_F_MMAPABLE);
 } sites SEC(".maps");
@@ -46,13 +46,13 @@ static __always_inline bool table_is_insufficient(struct control *c, struct scra
 	       (s->end == END_DEPTH && s->limit < c->depth);
 }
 
-/* Numbers from 1 on. */
+/* Numbers from FIRST_SITE on. */
 static __always_inline u64 next_site(struct control *c, struct scratch *s)
 {
 #ifdef OLD_KERNEL
-	return s->next_site++ * c->cpus + bpf_get_smp_processor_id() + 1;
+	return s->next_site++ * c->cpus + bpf_get_smp_processor_id() + FIRST_SITE;
 #else
-	return __sync_fetch_and_add(&c->next_site, 1) + 1;
+	return __sync_fetch_and_add(&c->next_site, 1) + FIRST_SITE;
 #endif
 }
 
@@ -133,16 +133,35 @@ static __always_inline void copy_stack(struct stack_copy *copy, u64 start)
 	copy->length = length;
 }
 
+/* What tells return addresses from trampolines. */
+#define TRAPS_OF_RECORD (loading.objects ? (TRAPS + 1) * sizeof(struct trap) : 0)
+
+static __always_inline void copy_traps(struct trap *to)
+{
+	struct object_calls *of_objects = object_calls_of_thread(0);
+	struct call *of_memory = call_of_thread(0);
+	struct trap *last = to + TRAPS;
+
+	if (of_objects)
+		bpf_probe_read_kernel(to, TRAPS * sizeof(*to), of_objects->traps.at);
+	last->sp = of_memory ? of_memory->sp : 0;
+	last->return_address = of_memory ? of_memory->return_address : 0;
+	for (u32 i = 0; i < TRAPS; i++)
+		if (!of_objects || i >= of_objects->traps.count)
+			to[i].sp = 0;
+}
+
 /* The same, with what the general unwinder needs. */
 static __noinline u64 send_slow_stack(struct pt_regs *ctx, struct scratch *s, u64 function, u64 sp)
 {
-	u64 number, rest, part = sizeof(struct stack_copy) + loading.copy;
+	u64 number, rest, part = sizeof(struct stack_copy) + loading.copy, of_traps = TRAPS_OF_RECORD;
 	struct slow_record *record;
 	bool is_new;
+	void *copies;
 
 	if (!s)
 		return 0;
-	record = bpf_ringbuf_reserve(&records, sizeof(*record) + 2 * part, 0);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record) + of_traps + 2 * part, 0);
 	if (!record)
 		return 0;
 	number = number_stack(s, &is_new);
@@ -152,12 +171,16 @@ static __noinline u64 send_slow_stack(struct pt_regs *ctx, struct scratch *s, u6
 	}
 	describe(&record->head, s, number, function);
 	bpf_probe_read_kernel(&record->registers, sizeof(record->registers), ctx);
-	copy_stack((void *)(record + 1), sp);
+	record->traps = of_traps / sizeof(struct trap);
+	if (of_traps)
+		copy_traps((struct trap *)(record + 1));
+	copies = (void *)(record + 1) + of_traps;
+	copy_stack(copies, sp);
 	if (s->caller)
-		*(u64 *)((struct stack_copy *)(record + 1))->bytes = s->caller;
+		*(u64 *)((struct stack_copy *)copies)->bytes = s->caller;
 	/* A signal handler's stack may be anywhere. */
 	rest = s->interrupted && s->sp - s->interrupted < loading.copy - PAGE ? s->interrupted : s->sp;
-	copy_stack((void *)(record + 1) + part, rest - SAVED_REGISTERS);
+	copy_stack(copies + part, rest - SAVED_REGISTERS);
 	bpf_ringbuf_submit(record, 0);
 	return number;
 }
@@ -183,61 +206,114 @@ static __noinline u64 look_up_site(struct pt_regs *ctx, struct scratch *s, u64 f
 	return number;
 }
 
-/*
- * The site of a call whose return address is at `sp`; `caller`: 0, or where it has returned to. What is at `sp` may be the kernel's trampoline
- * instead, for another tool's probe on the return; then where it returns to is known only when it does.
- */
-static __noinline u64 site_of_call(struct pt_regs *ctx, struct call *call, u64 sp, u64 caller)
+/* Somewhere to walk a stack, and its index; NULL if there is none. To be given back by `busy`. */
+static __always_inline struct scratch *take_scratch(u32 *index)
 {
-	u32 index = bpf_get_smp_processor_id() * 4, place;
-	u64 function, site = 0, *cached, hash, used;
-	struct control *c = settings();
 	struct scratch *s = NULL;
 
-	if (!c || !call)
-		return 0;
-	function = call->cookie >> 32;
+	*index = bpf_get_smp_processor_id() * 4;
 #ifdef OLD_KERNEL
-	s = bpf_map_lookup_elem(&scratch, &index);
+	s = bpf_map_lookup_elem(&scratch, index);
 #else
-	for (int i = 0; i < 4; i++, index++) {
-		s = bpf_map_lookup_elem(&scratch, &index);
+	for (int i = 0; i < 4; i++, ++*index) {
+		s = bpf_map_lookup_elem(&scratch, index);
 		if (!s)
-			return 0;
+			return NULL;
 		if (!__sync_lock_test_and_set(&s->busy, 1))
 			break;
 		s = NULL;
 	}
 #endif
-	if (!s) {
-		COUNT(c->lost_stacks);
-		return 0;
-	}
-	s->want = call->want < 512 ? 512 : call->want > WINDOW ? WINDOW : call->want;
-	s->unreadable = call->unreadable;
-	if (fill(s, sp)) {
-		COUNT(c->lost_stacks);
-		goto out;
-	}
+	return s;
+}
+
+/* The walk is to begin at the return address that is at `sp`, or with `caller` in its place. Non-zero if nothing is to be read there. */
+static __always_inline int begin_walk(struct scratch *s, u64 bp, u64 bx, u64 sp, u64 caller)
+{
+	if (fill(s, sp))
+		return -1;
 	if (caller)
 		*(u64 *)s->stack = caller;
 	s->caller = caller;
 	s->pc = *(u64 *)s->stack;
-	call->return_address = s->pc;
+	s->pcs[0] = s->pc;
 	s->sp = sp + 8;
-	s->bp = ctx->rbp;
-	s->bx = ctx->rbx;
-	s->hash = (function + 1) * 0xD6E8FEB86659FD93ull;
+	s->bp = bp;
+	s->bx = bx;
 	s->count = 0;
 	s->exact = 0;
 	s->guess = 0;
 	s->interrupted = 0;
 	s->exact_frames[0] = 0;
 	s->exact_frames[1] = 0;
+	return 0;
+}
+
+/*
+ * True if a call that had its return address at `outer`, where it still is, goes on: the call whose return address is at `sp` is part of it.
+ * Otherwise it is only what the former has left in the stack. Where the walk does not come that far, nothing is known to the contrary. Global:
+ * see walk_frames().
+ */
+__noinline int goes_on(u64 bp, u64 bx, u64 sp, u64 outer, u64 return_address)
+{
+	struct scratch *s;
+	u32 index, i;
+	int found = 1;
+
+	s = take_scratch(&index);
+	if (!s)
+		return found;
+	s->want = WINDOW / 2;
+	s->unreadable = 0;
+	s->hash = 0;
+	if (begin_walk(s, bp, bx, sp, 0))
+		goto out;
+	s->limit = FRAMES;
+	for (int i = 0; i < FRAMES / 8 + 1; i++)
+		if (walk_frames(index) || s->sp > outer + 8)
+			break;
+	if (s->sp > outer) {
+		for (i = 0; i < FRAMES && i < s->count; i++)
+			if (s->pcs[i] == return_address)
+				goto out;
+		found = 0;
+	}
+out:
+	s->busy = 0;
+	return found;
+}
+
+/*
+ * The site of a call whose return address is at `sp`; `caller`: 0, or where it has returned to. What is at `sp` may be the kernel's trampoline
+ * instead, for another tool's probe on the return; then where it returns to is known only when it does.
+ */
+static __noinline u64 site_of_call(struct pt_regs *ctx, struct call *call, u64 sp, u64 caller)
+{
+	u64 function, site = 0, *cached, hash, used;
+	struct control *c = settings();
+	struct scratch *s;
+	u32 index, place;
+
+	if (!c || !call)
+		return 0;
+	function = call->cookie >> 32;
+	s = take_scratch(&index);
+	if (!s) {
+		COUNT(c->lost_stacks);
+		return 0;
+	}
+	s->want = call->want < 512 ? 512 : call->want > WINDOW ? WINDOW : call->want;
+	s->unreadable = call->unreadable;
+	if (begin_walk(s, ctx->rbp, ctx->rbx, sp, caller)) {
+		COUNT(c->lost_stacks);
+		goto out;
+	}
+	s->hash = (function + 1) * 0xD6E8FEB86659FD93ull;
 	s->limit = c->depth < FRAMES ? c->depth : FRAMES;
 	for (int i = 0; i < FRAMES / 8 + 1; i++)
 		if (walk_frames(index))
 			break;
+	call->return_address = s->pcs[0];
 	if (s->end == END_GAP && s->count == 1 && !caller) {
 		call->hidden = 1;
 		goto out;

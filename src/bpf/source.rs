@@ -3,10 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::RingBuffer;
@@ -16,21 +13,20 @@ use rustc_hash::FxHashMap;
 use super::attachment::Attachment;
 use super::books::{self, Census};
 use super::history::History;
-use super::hooks;
-use super::kernel::{Copies, Kernel, Probe, Role, Sizes};
-use super::layout::Control;
+use super::kernel::{Copies, Kernel, Probe, Sizes};
+use super::layout::{CLASSES, Control};
 use super::mmap_events::{Learnt, MmapEvents};
 use super::records::Records;
 use super::table::RuleTable;
-use crate::allocator::{self, Hook};
+use crate::allocator::NamedFunctions;
 use crate::config::Config;
-use crate::event::{Backtrace, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
+use crate::event::{Backtrace, Class, Ending, Event, Loss, Sink, StackId, Tally, Timestamp, Totals};
 use crate::histogram::Histogram;
 use crate::marker::{Markers, References};
 use crate::notable::KnownBlock;
-use crate::source::{HookedModule, Notice, Progress, Source};
+use crate::source::{Notice, Progress, Source};
 use crate::stack::StackTable;
-use crate::unwind::{DebugFiles, Module, ModuleMap, ModuleTable, Role as ModuleRole, Unwinder, state_changed_function};
+use crate::unwind::{DebugFiles, ModuleMap, ModuleTable, Role as ModuleRole, Unwinder};
 
 pub use error::AttachError;
 
@@ -41,8 +37,14 @@ const TICK: Duration = Duration::from_millis(100);
 const CENSUS: Duration = Duration::from_secs(1);
 
 /// Buckets for a million live blocks, four million beyond those, and room for libraries that are loaded later.
-const SIZES: Sizes =
-    Sizes { rows: 1 << 18, bucket_bits: 17, overflow: 1 << 22, records: 1 << 23, copies: Copies::WHERE_NEEDED };
+const SIZES: Sizes = Sizes {
+    rows: 1 << 18,
+    bucket_bits: 17,
+    overflow: 1 << 22,
+    records: 1 << 23,
+    copies: Copies::WHERE_NEEDED,
+    objects: false,
+};
 
 /// Between two looks passes so many times what one costs in processor time.
 const SPARING: u32 = 20;
@@ -61,6 +63,8 @@ pub struct BpfSource<T> {
     unwinder: Unwinder,
     depth: usize,
     mmap: bool,
+    /// Functions of objects, and of memory besides those that are known.
+    named: NamedFunctions,
     markers: Markers,
     /// What the kernel counts calls for, by place.
     places: Vec<References>,
@@ -76,9 +80,10 @@ pub struct BpfSource<T> {
     /// Files with probes. These are of the file, not of the place where it is mapped.
     hooked: FxHashMap<FileId, Vec<Probe>>,
     stacks: StackTable,
-    notable: Vec<KnownBlock>,
+    /// By class.
+    notable: Vec<Vec<KnownBlock>>,
     /// Of the live blocks at the last look.
-    ages: BTreeMap<StackId, Histogram>,
+    ages: BTreeMap<(Class, StackId), Histogram>,
     /// By the kernel's number.
     sites: FxHashMap<u64, Known>,
     /// By the kernel's number: the blocks that went away with a program that was replaced.
@@ -121,6 +126,8 @@ struct TableTimes {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     stack: StackId,
+    /// Of the function at its inner end.
+    class: Class,
     /// By which the kernel knows it.
     hash: u64,
 }
@@ -134,6 +141,7 @@ struct HookedFunction {
     file: FileId,
     /// As the file counts addresses.
     address: u64,
+    class: Class,
 }
 
 /// Counters of the kernel's that were told of.
@@ -143,6 +151,8 @@ struct Counters {
     execs: u64,
     losses: [u64; LOSSES.len()],
     unknown_frees: u64,
+    /// By class.
+    unknown_objects: [u64; CLASSES],
     resized: Tally,
 }
 
@@ -193,7 +203,8 @@ impl<T: Tracer> BpfSource<T> {
         let mut table = RuleTable::new();
         let rows = table.rows(&modules, &mut debug_files);
         let rows_at_most = 2 * (rows.len() + sizes.rows as usize);
-        let sizes = Sizes { rows: u32::try_from(rows_at_most).unwrap_or(u32::MAX), ..sizes };
+        let objects = !config.objects.types().is_empty();
+        let sizes = Sizes { rows: u32::try_from(rows_at_most).unwrap_or(u32::MAX), objects, ..sizes };
         let mut kernel = Kernel::load(variants, sizes).map_err(|cause| AttachError::Load { cause })?;
         let frames = u32::try_from(config.depth.saturating_sub(1)).unwrap_or(u32::MAX);
         kernel.configure(config.limits.expire, frames);
@@ -219,6 +230,7 @@ impl<T: Tracer> BpfSource<T> {
             unwinder,
             depth: config.depth,
             mmap: config.mmap,
+            named: NamedFunctions::new(config.objects.functions()),
             markers,
             places: Vec::new(),
             calls,
@@ -252,85 +264,20 @@ impl<T: Tracer> BpfSource<T> {
         for module in &live {
             source.hook(module)?;
         }
-        if source.functions.is_empty() {
+        let missing = source.named.missing();
+        if !missing.is_empty() {
+            return Err(AttachError::Missing { pid: target, missing });
+        }
+        if !source.functions.iter().any(|function| function.class == Class::MEMORY) {
             let searched: Vec<String> = live.iter().map(|module| module.path.display().to_string()).collect();
-            return Err(AttachError::NoAllocator { pid: target, searched: searched.join(", ") });
+            let error = AttachError::NoAllocator { pid: target, searched: searched.join(", ") };
+            if source.functions.is_empty() {
+                return Err(error);
+            }
+            source.notices.push(Notice::Warning(format!("{error}; only objects are followed")));
         }
         source.notices.extend(source.markers.missing().into_iter().map(Notice::Warning));
         Ok(source)
-    }
-
-    fn hook(&mut self, module: &Arc<Module>) -> Result<(), AttachError> {
-        if let Some(probes) = self.hooked.get(&module.file_id) {
-            self.kernel.moved(module, probes).map_err(|cause| self.cannot_attach(module, cause))?;
-            return Ok(());
-        }
-        let mut probes = Vec::new();
-        let mut names = Vec::new();
-        for hook in self.functions_of(module) {
-            let Ok(number) = u32::try_from(self.functions.len()) else { break };
-            let Some((probe, place)) = hooks::probe(module, &hook, number) else { continue };
-            if !place.emulated {
-                tracing::debug!("{} of {}: no emulated instruction", hook.function.name, module.path.display());
-            }
-            self.functions.push(HookedFunction { file: module.file_id, address: hook.address });
-            probes.push(probe);
-            names.push(hook.function.name);
-        }
-        if module.role == ModuleRole::Interpreter
-            && let Some(run_time_address) = state_changed_function(module)
-        {
-            let address = module.file_address(run_time_address);
-            let probe =
-                module.file_offset(address).map(|offset| Probe { role: Role::Loader, offset, address, cookie: 1 });
-            probes.extend(probe);
-        }
-        if probes.is_empty() {
-            self.set_markers(module, probes);
-            return Ok(());
-        }
-        let file = self.open(module).map_err(|cause| self.cannot_attach(module, cause))?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        self.kernel.moved(module, &probes).map_err(|cause| self.cannot_attach(module, cause))?;
-        self.kernel.attach(self.target, path.as_ref(), &probes).map_err(|cause| self.cannot_attach(module, cause))?;
-        self.set_markers(module, probes);
-        if !names.is_empty() {
-            let path = module.path.display().to_string();
-            self.notices.push(Notice::Hooked(HookedModule { path, functions: names }));
-        }
-        Ok(())
-    }
-
-    fn functions_of(&mut self, module: &Module) -> Vec<Hook> {
-        let Some(image) = &module.image else { return Vec::new() };
-        // A stripped static program, whose symbols may be in its debug file.
-        let debug_file = || match module.role {
-            ModuleRole::Executable => (self.debug_files)(module).map(|image| image.shared()),
-            _ => None,
-        };
-        let found = allocator::observed(&module.path, image.bytes(), debug_file, self.mmap);
-        if !found.indirect.is_empty() {
-            self.notices.push(Notice::Warning(format!(
-                "cannot observe {} of {}: which code they are is chosen at run time",
-                found.indirect.join(", "),
-                module.path.display()
-            )));
-        }
-        found.hooks
-    }
-
-    fn cannot_attach(&self, module: &Module, cause: libbpf_rs::Error) -> AttachError {
-        AttachError::Attach { module: module.path.display().to_string(), pid: self.target, cause }
-    }
-
-    /// The file that is mapped, whatever its path names now.
-    fn open(&mut self, module: &Module) -> libbpf_rs::Result<File> {
-        let mappings = self.facts.mappings(self.target).map_err(std::io::Error::other)?;
-        let mapping = mappings
-            .iter()
-            .find(|mapping| mapping.file_id == module.file_id && module.range.contains(&mapping.start))
-            .ok_or_else(|| std::io::Error::other("it is not mapped any more"))?;
-        Ok(self.facts.open_mapping(self.target, mapping)?)
     }
 
     fn now(&self) -> Timestamp {
@@ -413,7 +360,8 @@ impl<T: Tracer> BpfSource<T> {
     /// Tells the tracker what was counted until now.
     fn count(&mut self, sink: &mut dyn Sink) -> libbpf_rs::Result<()> {
         // First the counters, then the blocks: see Census::totals.
-        let sites: Vec<_> = std::iter::once(0)
+        let unnumbered = 0..CLASSES as u64;
+        let sites: Vec<_> = unnumbered
             .chain(self.sites.keys().copied())
             .map(|number| (number, books::site(self.kernel.sites(), number)))
             .collect();
@@ -428,31 +376,34 @@ impl<T: Tracer> BpfSource<T> {
         if self.kernel.counter(Control::Overflowed) > 0 {
             self.kernel.overflow(|block| census.add(block, expired_until))?;
         }
-        let mut totals: FxHashMap<StackId, Totals> = FxHashMap::default();
+        let mut totals: FxHashMap<(Class, StackId), Totals> = FxHashMap::default();
         self.ages.clear();
         for (number, site) in sites {
             if site.allocated == 0 {
                 continue;
             }
-            let stack = match self.sites.get(&number) {
-                Some(known) => known.stack,
-                None => self.stacks.intern(&Backtrace {
-                    frames: Vec::new(),
-                    ending: Ending::UnreadableStack,
-                    by_frame_pointer: false,
-                }),
+            let of_stack = match self.sites.get(&number) {
+                Some(known) => (known.class, known.stack),
+                None => {
+                    let frames = Vec::new();
+                    let unknown = Backtrace { frames, ending: Ending::UnreadableStack, by_frame_pointer: false };
+                    (Class(number as u8), self.stacks.intern(&unknown))
+                }
             };
             let mut of_site = census.totals(number, &site, self.began);
             of_site.dropped = self.dropped.get(&number).copied().unwrap_or_default();
-            self.ages.entry(stack).or_default().merge(&census.ages(number));
-            totals.entry(stack).and_modify(|totals| totals.add(&of_site)).or_insert(of_site);
+            self.ages.entry(of_stack).or_default().merge(&census.ages(number));
+            totals.entry(of_stack).and_modify(|totals| totals.add(&of_site)).or_insert(of_site);
         }
         let mut totals: Vec<_> = totals.into_iter().collect();
         let (began, known) = (self.began, &self.sites);
         self.notable = census.into_notable(began, |number| known.get(&number).map(|site| site.stack));
-        totals.sort_unstable_by_key(|&(stack, _)| stack);
-        for (stack, totals) in totals {
-            sink.counted(at, stack, &totals);
+        totals.sort_unstable_by_key(|&(of_stack, _)| of_stack);
+        for ((class, stack), totals) in totals {
+            match class {
+                Class::MEMORY => sink.counted(at, stack, &totals),
+                class => sink.object_counted(at, class, stack, &totals),
+            }
         }
         self.tell_losses(at, sink);
         self.tell_calls(at, sink);
@@ -501,6 +452,13 @@ impl<T: Tracer> BpfSource<T> {
         let unknown = self.kernel.counter(Control::UnknownFrees);
         sink.event(at, Event::UnknownFrees(unknown - self.seen.unknown_frees));
         self.seen.unknown_frees = unknown;
+        for (seen, class) in self.seen.unknown_objects.iter_mut().zip((0..).map(Class)) {
+            let unknown = self.kernel.unknown_objects(class);
+            if unknown > *seen {
+                sink.object(at, class, Event::UnknownFrees(unknown - *seen));
+            }
+            *seen = unknown;
+        }
         let resized =
             Tally { count: self.kernel.counter(Control::Resized), bytes: self.kernel.counter(Control::ResizedBytes) };
         sink.event(at, Event::Resized(resized.without(self.seen.resized)));
@@ -564,17 +522,25 @@ impl<T: Tracer> Source for BpfSource<T> {
     }
 
     fn notable_blocks(&self) -> Vec<KnownBlock> {
-        self.notable.clone()
+        self.notable_objects(Class::MEMORY)
+    }
+
+    fn notable_objects(&self, class: Class) -> Vec<KnownBlock> {
+        self.notable.get(usize::from(class.0)).cloned().unwrap_or_default()
     }
 
     fn ages(&self) -> Vec<(StackId, Histogram)> {
-        let living = self.ages.iter().filter(|(_, ages)| ages.count() > 0);
-        living.map(|(&stack, ages)| (stack, ages.clone())).collect()
+        self.object_ages(Class::MEMORY)
     }
 
     fn hasten(&mut self) -> bool {
         self.next_census = self.next_census.min(self.earliest_census);
         false
+    }
+
+    fn object_ages(&self, class: Class) -> Vec<(StackId, Histogram)> {
+        let living = self.ages.iter().filter(|((of, _), ages)| *of == class && ages.count() > 0);
+        living.map(|(&(_, stack), ages)| (stack, ages.clone())).collect()
     }
 
     fn stacks(&self) -> &StackTable {
@@ -587,6 +553,7 @@ impl<T: Tracer> Source for BpfSource<T> {
 }
 
 mod error;
+mod functions;
 mod markers;
 mod stacks;
 

@@ -5,7 +5,7 @@
 #ifndef MEMLEAX_WALK_H
 #define MEMLEAX_WALK_H
 
-#include "control.bpf.h"
+#include "traps.bpf.h"
 
 /* Ascending: address << 16 | number of the rule that holds from there on. Sized at load. */
 struct {
@@ -154,14 +154,20 @@ __noinline int walk_frames(u32 index)
 			end = END_DEPTH;
 			break;
 		}
+		rule = rule_at(exact ? pc : pc - 1);
+		if (loading.objects && (rule & 0xff) == KIND_GAP && !exact && is_like_trampoline(pc)) {
+			saved = trapped_return(sp - 8);
+			if (saved) {
+				pc = saved;
+				rule = rule_at(pc - 1);
+			}
+		}
 		s->pcs[count & (FRAMES - 1)] = pc;
 		if (exact)
 			s->exact_frames[count / 64 & 1] |= 1ull << (count & 63);
 		count++;
 		hash = (hash ^ pc) * 0x9E3779B97F4A7C15ull;
 		hash ^= hash >> 32;
-
-		rule = rule_at(exact ? pc : pc - 1);
 		exact = 0;
 		kind = rule;
 		flags = rule >> 8;

@@ -93,12 +93,6 @@ fn by_choice(pid: Pid, config: &Config) -> Result<Choice, Error> {
             "cannot record single events by bpf, whose programs count inside the kernel: use --backend=ptrace, or leave out --full"
                 .into(),
         )),
-        Backend::Auto if !config.objects.is_empty() => {
-            Ok(Choice::Ptrace("ptrace, as only it follows objects and allocators that were named (--object, --allocator)".into()))
-        }
-        Backend::Bpf if !config.objects.is_empty() => Err(Error::Refused(
-            "cannot follow objects or named allocators by bpf yet: use --backend=ptrace, or leave out --object and --allocator".into(),
-        )),
         Backend::Auto if config.follow_forks => {
             Ok(Choice::Ptrace("ptrace, as bpf does not follow forks (--follow-forks)".into()))
         }
@@ -148,7 +142,10 @@ fn by_uprobes(pid: Pid, config: &Config, why: String) -> Result<Chosen, Error> {
             AttachError::Load { .. } | AttachError::Records { .. } | AttachError::Attach { .. } => {
                 Error::Barred(error.into())
             }
-            AttachError::Platform(_) | AttachError::NoAllocator { .. } => Error::Refused(error.into()),
+            AttachError::Ambiguous { .. } => Error::Barred(error.into()),
+            AttachError::Platform(_) | AttachError::Missing { .. } | AttachError::NoAllocator { .. } => {
+                Error::Refused(error.into())
+            }
         })
     })?;
     Ok(Chosen { source: Box::new(source), why })

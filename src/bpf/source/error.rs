@@ -34,6 +34,28 @@ pub enum AttachError {
         /// The kernel's answer.
         cause: libbpf_rs::Error,
     },
+    /// It has no functions of these names.
+    #[error(
+        "cannot follow objects in process {pid}: {}; write ?NAME for a function that may be missing, or that comes with a library loaded later",
+        missing.join(", ")
+    )]
+    Missing {
+        /// The process.
+        pid: Pid,
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// Two probes at one place.
+    #[error(
+        "cannot follow {function} of {module} for two at once (types of objects, or an allocator): this kernel does not tell \
+         two probes at one place apart; use --backend=ptrace"
+    )]
+    Ambiguous {
+        /// The function.
+        function: &'static str,
+        /// The path of its module.
+        module: String,
+    },
     /// Nothing in it is known to allocate.
     #[error("cannot find an allocator in process {pid}: searched {searched}")]
     NoAllocator {

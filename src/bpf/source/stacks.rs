@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memleax_platform::{MappedFile, Mapping, Registers, Tracer, native};
 
-use super::{BpfSource, Known};
+use super::{BpfSource, HookedFunction, Known};
 use crate::bpf::history::State;
 use crate::bpf::layout::{End, StackCopy, StackRecord};
 use crate::bpf::records::{MappingRecord, Records};
-use crate::event::{Backtrace, Ending, FrameKind, Sink, Timestamp};
+use crate::event::{Backtrace, Class, Ending, FrameKind, Sink, Timestamp};
 use crate::unwind::{Module, RawBacktrace, RawFrame};
 
 /// True if a file that is at a mapping's path now is the one that was mapped, some time after the monotonic clock showed `since`. Stacked
@@ -45,7 +45,8 @@ impl<T: Tracer> BpfSource<T> {
             // A frame between the copied parts stops the general unwinder before the end of the kernel's walk.
             let backtrace = by_copy.filter(|copy| copy.frames.len() >= by_table.frames.len()).unwrap_or(by_table);
             let id = self.stacks.intern(&backtrace);
-            self.sites.insert(record.site, Known { stack: id, hash: record.hash });
+            let class = self.function(&record).map_or(Class::MEMORY, |function| function.class);
+            self.sites.insert(record.site, Known { stack: id, class, hash: record.hash });
             if self.trusted(&record, time) < record.frames.len() {
                 // By the table in use now it is walked to its end.
                 self.kernel.forget_stack(record.hash);
@@ -79,9 +80,14 @@ impl<T: Tracer> BpfSource<T> {
         raw.to_backtrace(&self.modules)
     }
 
-    /// The function that a record is about: its module, and its address as the module's file counts it.
+    /// The function that a record is about.
+    fn function(&self, record: &StackRecord) -> Option<&HookedFunction> {
+        self.functions.get(usize::try_from(record.function).ok()?)
+    }
+
+    /// The same: its module, and its address as the module's file counts it.
     fn entry(&self, record: &StackRecord) -> Option<(&Module, u64)> {
-        let function = self.functions.get(usize::try_from(record.function).ok()?)?;
+        let function = self.function(record)?;
         let module = self.modules.live().iter().find(|module| module.file_id == function.file)?;
         Some((module, function.address))
     }

@@ -2,6 +2,7 @@
 
 mod exactness;
 mod marks;
+mod objects;
 mod references;
 mod shortage;
 
