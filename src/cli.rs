@@ -202,6 +202,8 @@ pub enum Command {
         wanted: Wanted,
         /// What is to be served of the run.
         metrics: Option<Wish>,
+        /// Where the live report goes instead of the standard stream.
+        live_output: Option<PathBuf>,
     },
     /// Make reports of a recording.
     Report {
@@ -280,9 +282,9 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         }
         Some(Instead::Record { watch, output, full, max_size }) => {
             watch.check()?;
-            let metrics = watch.metrics();
+            let (metrics, live_output) = (watch.metrics(), watch.live_output());
             let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full })?;
-            return Ok(Command::Watch { config: config.into(), log, wanted: Wanted::default(), metrics });
+            return Ok(Command::Watch { config: config.into(), log, wanted: Wanted::default(), metrics, live_output });
         }
         Some(Instead::Report { recording, documents, reading }) => {
             let wanted = documents.into_wanted(Some(Format::Text))?;
@@ -312,9 +314,9 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     let is_kept = !wanted.documents.is_empty() || wanted.filters.leave_out();
     let keep = if is_kept { Keep::Whole } else { Keep::Nothing };
     arguments.watch.check()?;
-    let metrics = arguments.watch.metrics();
+    let (metrics, live_output) = (arguments.watch.metrics(), arguments.watch.live_output());
     let (config, log) = arguments.watch.into_config(keep)?;
-    Ok(Command::Watch { config: config.into(), log, wanted, metrics })
+    Ok(Command::Watch { config: config.into(), log, wanted, metrics, live_output })
 }
 
 /// Writes the completion script of `shell`.

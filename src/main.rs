@@ -8,13 +8,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anstream::stream::RawStream;
-use anstream::{AutoStream, ColorChoice};
+use anstream::{AutoStream, ColorChoice, StripStream};
 use memleax::cli::{self, Command};
 use memleax::config::{Color, Target};
 use memleax::control::Request;
 use memleax::event::Tally;
 use memleax::profile::Profile;
 use memleax::rendering::{self, Wanted};
+use memleax::report::LastingFile;
 use memleax::session::{self, Attendant, Company, OnChild, Showing, Signals};
 use memleax::{control, doctor, filter, metrics, report};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -78,7 +79,7 @@ fn main() -> ExitCode {
                 Err(error) => complaint(&error, error.status()),
             }
         }
-        Command::Watch { config, log, wanted, metrics } => {
+        Command::Watch { config, log, wanted, metrics, live_output } => {
             let launches = matches!(config.target, Target::Command(_));
             let signals = match if launches { Signals::catch_for_program() } else { Signals::catch() } {
                 Ok(signals) => signals,
@@ -102,11 +103,18 @@ fn main() -> ExitCode {
                 }
             }
             let company = Company { on_child: of_children(wanted.clone(), config.color, launches), attendants };
-            let outcome = if launches {
-                session::run(&config, &showing, &signals, stream(io::stderr(), config.color), company)
-            } else {
-                session::run(&config, &showing, &signals, stream(io::stdout(), config.color), company)
+            let output: Box<dyn Write + Send> = match &live_output {
+                Some(path) => match LastingFile::open(path) {
+                    Ok(file) => live_file(file, config.color),
+                    Err(cause) => {
+                        let error = format!("cannot write the live report {}: {cause}", path.display());
+                        return exit_code(Err(io::Error::other(error)), COULD_NOT_BEGIN);
+                    }
+                },
+                None if launches => Box::new(stream(io::stderr(), config.color)),
+                None => Box::new(stream(io::stdout(), config.color)),
             };
+            let outcome = session::run(&config, &showing, &signals, output, company);
             match outcome {
                 Ok(outcome) => {
                     let profile = outcome.recording.as_deref().and_then(rendering::of_run);
@@ -195,6 +203,14 @@ fn stream<S: RawStream>(stream: S, color: Color) -> AutoStream<S> {
         Color::Auto => AutoStream::auto(stream),
         Color::Always => AutoStream::always(stream),
         Color::Never => AutoStream::never(stream),
+    }
+}
+
+/// A file for the live report; without colours unless they are asked for.
+fn live_file(file: LastingFile, color: Color) -> Box<dyn Write + Send> {
+    match color {
+        Color::Always => Box::new(file),
+        Color::Auto | Color::Never => Box::new(StripStream::new(Box::new(file) as Box<dyn Write + Send>)),
     }
 }
 

@@ -117,6 +117,10 @@ pub(super) struct WatchArguments {
     #[arg(long)]
     no_control: bool,
 
+    /// Append the live report and the final statistics to FILE. When it is renamed, the next line goes to a new one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    live_output: Option<PathBuf>,
+
     /// Print no live lines, only the final statistics
     #[arg(short, long)]
     quiet: bool,
@@ -179,6 +183,11 @@ impl WatchArguments {
             quiet: self.quiet,
         };
         Ok((config, self.log.into()))
+    }
+
+    /// The file for the live report, if it is to go to one.
+    pub(super) fn live_output(&self) -> Option<PathBuf> {
+        self.live_output.clone()
     }
 
     /// What is to be served of the run.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use memleax_targets::{Target, patience, target_directory};
+use nix::sys::signal::Signal;
 
 use crate::harness::{self, Backend, Monitor, State, assert_truth, may_trace, program_symbols};
 
@@ -80,6 +81,41 @@ fn depth_limit() {
     let stack = recursion.unwrap_or_else(|| panic!("{report:?}"));
     assert_eq!(stack.frames.iter().filter(|frame| frame.address.is_some()).count(), 3, "{report:?}");
     assert!(stack.remarks.iter().any(|remark| remark.contains("depth limit")), "{report:?}");
+    target.quit();
+}
+
+/// `--live-output`: the report goes on in a new file when the old one is renamed, as logrotate does; nothing is lost on the way.
+#[test]
+fn report_to_a_file_that_is_rotated() {
+    if !may_trace() {
+        return;
+    }
+    let directory = tempfile::tempdir_in(target_directory()).expect("a temporary directory");
+    let [path, first, second] = ["report", "report.1", "report.2"].map(|name| directory.path().join(name));
+    fs::write(&path, "yesterday\n").expect("a file");
+    let mut target = Target::c("crash").start();
+    let mut monitor = Monitor::spawn(target.id(), &["--live-output", path.to_str().expect("UTF-8")]);
+    let wait_for = |text: &str| {
+        let begin = Instant::now();
+        while !fs::read_to_string(&path).is_ok_and(|report| report.contains(text)) {
+            assert!(begin.elapsed() < patience(), "no {text:?} in {:?}", fs::read_to_string(&path));
+            std::thread::yield_now();
+        }
+    };
+    wait_for("== Begin monitoring");
+    target.ask("go 2");
+    wait_for("2 times again\n");
+    fs::rename(&path, &second).expect("it is renamed");
+    target.ask("go 3");
+    wait_for("5 times again\n");
+    fs::rename(&path, &first).expect("it is renamed");
+    monitor.signal(Signal::SIGINT);
+    let (status, report) = monitor.wait();
+    assert!(status.success() && report.lines.is_empty() && report.errors.is_empty(), "{report:?}");
+    let [last, middle, beginning] = [&path, &first, &second].map(|path| fs::read_to_string(path).expect("a file"));
+    assert!(beginning.starts_with("yesterday\n== Begin monitoring"), "{beginning}");
+    assert!(beginning.ends_with('\n') && middle.starts_with("CallStack[1]: memory expires"), "{beginning}{middle}");
+    assert!(last.contains("== Terminate monitoring.") && last.contains("may-leak=5 "), "{last}");
     target.quit();
 }
 
