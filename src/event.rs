@@ -342,11 +342,13 @@ pub enum Loss {
     SnapshotNotTaken,
     /// A call that was to be counted (`--reference`), and was not.
     CallNotCounted,
+    /// An event that the recording of each single one (`--full`) has not, for lack of room until it could be written.
+    EventNotRecorded,
 }
 
 impl Loss {
     /// All kinds. Recordings number them so: others are appended.
-    pub const ALL: [Loss; 9] = [
+    pub const ALL: [Loss; 10] = [
         Loss::ReturnUnobservable,
         Loss::NeverReturned,
         Loss::NoStack,
@@ -356,6 +358,7 @@ impl Loss {
         Loss::MappingNotKept,
         Loss::SnapshotNotTaken,
         Loss::CallNotCounted,
+        Loss::EventNotRecorded,
     ];
 
     /// Its name in formats for machines.
@@ -371,6 +374,7 @@ impl Loss {
             Loss::MappingNotKept => "mapping_not_kept",
             Loss::SnapshotNotTaken => "snapshot_not_taken",
             Loss::CallNotCounted => "call_not_counted",
+            Loss::EventNotRecorded => "event_not_recorded",
         }
     }
 }

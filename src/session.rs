@@ -381,7 +381,15 @@ fn watch(
     reception.close(&recorder::sentence(end));
     marks.hand_over(source, &mut reporter);
     match &mut log {
-        Some(log) => reporter.events(log.take(), source),
+        Some(log) => {
+            let left_out = log.set_full(false);
+            if left_out > 0 {
+                let (at, lost) = (tracker.level().at, Event::Lost(Loss::EventNotRecorded, left_out));
+                tracker.event(at, lost);
+                log.push(at, lost);
+            }
+            reporter.events(log.take(), source);
+        }
         None => {
             let mut sample = Sample::take_last(&mut tracker, source.ages());
             if !source.tells_events() {

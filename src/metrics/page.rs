@@ -245,7 +245,7 @@ impl Families<'_> {
         of: impl Fn(&Suspect) -> M,
     ) -> fmt::Result {
         let labelled = sites.iter().map(|site| {
-            let id = format!("{:016x}", site.id);
+            let id = site.id.to_string();
             ([("site", id), ("function", site.function.clone()), ("module", site.module.clone())], of(site))
         });
         self.family(name, help, unit, labelled)

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Ending, Tally};
-use crate::profile::{Call, Profile, Site};
+use crate::event::Tally;
+use crate::profile::{Call, Profile, Site, SiteId};
 use crate::symbol::NamedStack;
 
 /// Characters of a label's value at the most.
@@ -13,8 +13,8 @@ const MODULE: usize = 60;
 /// A call stack that holds memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Suspect {
-    /// The same for the same call stack of the same files, in any run.
-    pub(super) id: u64,
+    /// As `memleax ctl` knows it.
+    pub(super) id: SiteId,
     /// The innermost function that is neither the allocator's nor its library's.
     pub(super) function: String,
     /// The file that this is in.
@@ -30,7 +30,7 @@ pub(super) struct Suspect {
 /// The `count` call stacks that hold the most bytes in blocks that have expired; of equal ones those with the most that is live. In this
 /// order.
 pub(super) fn worst(profile: &Profile, count: usize) -> Vec<Suspect> {
-    let mut by_id: BTreeMap<u64, Suspect> = BTreeMap::new();
+    let mut by_id: BTreeMap<SiteId, Suspect> = BTreeMap::new();
     for site in profile.sites.iter().filter(|site| site.live.count > 0) {
         let suspect = Suspect::new(site, &profile.run.executable);
         by_id.entry(suspect.id).and_modify(|other| other.add(&suspect)).or_insert(suspect);
@@ -60,7 +60,7 @@ impl Suspect {
             None => String::new(),
         };
         Suspect {
-            id: identify(&site.stack),
+            id: site.id(),
             function: label(&function, FUNCTION),
             module: label(module, MODULE),
             allocated: site.allocated,
@@ -89,33 +89,6 @@ fn telling_call<'a>(stack: &'a NamedStack, executable: &str) -> Option<Call<'a>>
     beyond().find(is_telling).or_else(|| beyond().next()).or_else(|| stack.calls().next())
 }
 
-/// FNV-1a, which is the same everywhere and for ever, of what tells call stacks apart in the files that they go through.
-fn identify(stack: &NamedStack) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for &byte in bytes {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    for frame in &stack.frames {
-        add(frame.module.as_bytes());
-        add(&[0]);
-        add(&frame.offset.to_le_bytes());
-    }
-    // Otherwise equal call stacks may end for another reason.
-    let ending = match stack.ending {
-        Ending::Complete => 0,
-        Ending::DepthLimit => 1,
-        Ending::NoUnwindInfo => 2,
-        Ending::UnknownCode => 3,
-        Ending::HiddenByProbe => 4,
-        Ending::UnreadableStack => 5,
-        Ending::Inconsistent => 6,
-    };
-    add(&[ending, u8::from(stack.by_frame_pointer)]);
-    hash
-}
-
 /// A label's value: of bounded length, and without what would tear a line or a terminal.
 fn label(text: &str, longest: usize) -> String {
     let mut value: String = text.chars().take(longest).map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -131,6 +104,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::event::Ending;
     use crate::profile::sample;
     use crate::symbol::{Function, NamedFrame};
 
@@ -171,19 +145,6 @@ mod tests {
         assert_eq!(worst(&profile, 1)[0].live.count, 16, "one series for equal call stacks");
         profile.sites[0].live = Tally { count: 1, bytes: 128 };
         assert_eq!(expired(&profile.sites[0]), Tally { count: 1, bytes: 128 }, "what an exec took away is not live");
-    }
-
-    #[test]
-    fn call_stacks_of_the_same_files_have_the_same_id() {
-        let mut profile = sample::profile();
-        let ids: Vec<u64> = profile.sites.iter().map(|site| identify(&site.stack)).collect();
-        assert!(ids[0] != ids[1] && ids[1] != ids[2]);
-        let mut moved = NamedFrame::clone(&profile.sites[0].stack.frames[1]);
-        moved.address += 0x1000;
-        profile.sites[0].stack.frames[1] = Arc::new(moved);
-        assert_eq!(identify(&profile.sites[0].stack), ids[0], "wherever they are loaded");
-        profile.sites[0].stack.ending = Ending::DepthLimit;
-        assert_ne!(identify(&profile.sites[0].stack), ids[0]);
     }
 
     #[test]

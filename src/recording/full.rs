@@ -19,14 +19,41 @@ const INTERVAL: u64 = 1_000_000_000;
 pub struct EventLog {
     events: Vec<(u64, EventRecord)>,
     last: Timestamp,
+    /// So many were left out while there was no room; `None` if there is.
+    left_out: Option<u64>,
 }
 
 impl EventLog {
     /// Adds an event.
     pub fn push(&mut self, at: Timestamp, event: Event) {
         let Some(record) = to_record(event) else { return };
+        if let Some(left_out) = &mut self.left_out {
+            *left_out += 1;
+            return;
+        }
         self.events.push((at.0.saturating_sub(self.last.0), record));
         self.last = at;
+    }
+
+    /// True if there is no room for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.left_out.is_some()
+    }
+
+    /// There is no room for more, or there is again. Returns how many were left out until now.
+    pub fn set_full(&mut self, is_full: bool) -> u64 {
+        match (is_full, self.left_out) {
+            (true, None) => {
+                self.left_out = Some(0);
+                0
+            }
+            (false, Some(left_out)) => {
+                self.left_out = None;
+                left_out
+            }
+            _ => 0,
+        }
     }
 
     /// How many wait to be written.
@@ -44,7 +71,7 @@ impl EventLog {
     /// Takes what waits; what comes later continues it.
     #[must_use]
     pub fn take(&mut self) -> EventLog {
-        EventLog { events: std::mem::take(&mut self.events), last: self.last }
+        EventLog { events: std::mem::take(&mut self.events), last: self.last, left_out: None }
     }
 
     pub(super) fn into_record(self) -> Option<EventsRecord> {

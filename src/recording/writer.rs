@@ -26,6 +26,8 @@ pub const LIMIT: u64 = 32 << 20;
 /// Where a recording is kept.
 #[derive(Debug)]
 pub enum Storage {
+    /// Nowhere: nobody reads it. What is asked for on the way, the ledger knows.
+    Nowhere,
     /// In memory.
     Memory(Vec<u8>),
     /// In a file.
@@ -53,12 +55,13 @@ impl Storage {
     fn clear(&mut self) -> io::Result<()> {
         match self {
             Storage::File { file, is_stream: false, .. } => file.set_len(0),
-            Storage::File { .. } | Storage::Memory(_) => Ok(()),
+            Storage::File { .. } | Storage::Memory(_) | Storage::Nowhere => Ok(()),
         }
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {
         match self {
+            Storage::Nowhere => Ok(Vec::new()),
             Storage::Memory(bytes) => Ok(bytes.clone()),
             Storage::File { file, .. } => {
                 let mut bytes = Vec::new();
@@ -72,6 +75,7 @@ impl Storage {
     /// Puts `bytes` in the place of all that is there, or leaves that as it is.
     fn replace(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         match self {
+            Storage::Nowhere => {}
             Storage::Memory(old) => *old = bytes,
             Storage::File { path, file, .. } => {
                 // Whoever is killed on the way leaves the old file.
@@ -105,6 +109,7 @@ impl Storage {
 impl Write for Storage {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            Storage::Nowhere => Ok(bytes.len()),
             Storage::Memory(all) => all.write(bytes),
             Storage::File { file, .. } => file.write(bytes),
         }
@@ -143,6 +148,7 @@ impl Writer {
         storage.clear()?;
         storage.write_all(&chunk::header())?;
         let length = chunk::HEADER as u64;
+        let has_given_up = matches!(storage, Storage::Nowhere);
         let mut writer = Writer {
             storage,
             length,
@@ -152,7 +158,7 @@ impl Writer {
             peak: None,
             frames: FxHashMap::default(),
             ledger: None,
-            has_given_up: false,
+            has_given_up,
         };
         writer.append(Record::Begin(begin))?;
         Ok(writer)
@@ -373,7 +379,7 @@ impl Writer {
     pub fn take_memory(&mut self) -> Option<Vec<u8>> {
         match &mut self.storage {
             Storage::Memory(bytes) => Some(std::mem::take(bytes)),
-            Storage::File { .. } => None,
+            Storage::File { .. } | Storage::Nowhere => None,
         }
     }
 

@@ -39,6 +39,10 @@ pub(super) fn loss(loss: Loss, count: u64) -> String {
         Loss::SnapshotNotTaken => {
             format!("{} of a function of --snapshot-at took no snapshot: there were too many.", calls("call"))
         }
+        Loss::EventNotRecorded => {
+            let why = "as they came faster than they could be written: in the recording, blocks may seem live that were freed.";
+            format!("{} not recorded, {why}", calls("event"))
+        }
         Loss::CallNotCounted => {
             let why = "where they were made was not known yet, so growth per call may be too high.";
             format!("{} of a function of --reference not counted: {why}", calls("call"))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::inquiry::{Question, Reception};
 use super::reporter::Reporter;
 use super::{Feed, Signals};
-use crate::event::Timestamp;
+use crate::event::{Event, Loss, Sink, Timestamp};
 use crate::recording::{Look, Sample};
 use crate::source::Source;
 
@@ -46,6 +46,7 @@ impl Moments {
         reception: &Reception,
     ) {
         feed.marks.hand_over(source, reporter);
+        bound_events(feed, reporter);
         let now = feed.now;
         let cause = if signals.snapshot_requested() {
             Some("signal")
@@ -103,6 +104,16 @@ impl Moments {
             let ended = Instant::now();
             self.next_look = Some(ended + (ended - began) * SPARING);
         }
+    }
+}
+
+/// Leaves single events out while too many wait to be written: the target is not to wait for a slow disk, nor memory to fill. They are
+/// counted, here and in the recording.
+fn bound_events(feed: &mut Feed<'_>, reporter: &Reporter) {
+    let Some(log) = &mut feed.log else { return };
+    let left_out = log.set_full(reporter.is_full(log.is_full()));
+    if left_out > 0 {
+        feed.event(feed.now, Event::Lost(Loss::EventNotRecorded, left_out));
     }
 }
 

@@ -107,9 +107,19 @@ impl Printer {
                 self.recorder.modules(&modules);
                 self.names.modules = modules;
             }
-            Message::Sample(sample) => self.recorder.sample(&sample),
-            Message::Events(events) => self.recorder.events(events),
-            Message::Note(sample) => self.recorder.note(&sample),
+            Message::Sample(sample) => {
+                self.recorder.sample(&sample);
+                self.names.shared.moments.fetch_sub(1, Ordering::Relaxed);
+            }
+            Message::Events(events) => {
+                let count = events.len();
+                self.recorder.events(events);
+                self.names.shared.events.fetch_sub(count, Ordering::Relaxed);
+            }
+            Message::Note(sample) => {
+                self.recorder.note(&sample);
+                self.names.shared.moments.fetch_sub(1, Ordering::Relaxed);
+            }
             Message::Look(look) => self.recorder.look(look),
             Message::Questions(questions) => self.answer(questions),
             Message::Notice(Notice::Hooked(_)) if self.quiet => {}

@@ -47,7 +47,8 @@ pub(super) fn storage(config: &Config) -> Result<Storage, Error> {
         Keep::File { path, .. } => {
             Storage::create(path).map_err(|cause| Error::NoRecording { path: path.clone(), cause })
         }
-        Keep::Nothing | Keep::Whole => Ok(Storage::Memory(Vec::new())),
+        Keep::Whole => Ok(Storage::Memory(Vec::new())),
+        Keep::Nothing => Ok(Storage::Nowhere),
     }
 }
 

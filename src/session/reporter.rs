@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -29,6 +30,12 @@ use crate::unwind::ModuleTable;
 
 /// How many messages may wait before repeating lines are left out.
 const BACKLOG: usize = 10_000;
+
+/// How many moments may wait: one that is left out is in the next.
+const MOMENTS: usize = 16;
+
+/// How many single events may wait before others are left out, and how many may still wait when they are not any more.
+const EVENTS: Range<usize> = 1 << 19..1 << 20;
 
 /// How often a signal that hurries the thread is looked for.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -74,6 +81,10 @@ pub(super) enum Message {
 pub(super) struct Shared {
     /// Messages that were sent and not yet taken.
     pub(super) waiting: AtomicUsize,
+    /// Moments among them.
+    pub(super) moments: AtomicUsize,
+    /// Single events in them.
+    pub(super) events: AtomicUsize,
     /// No more frames are to be named.
     pub(super) hurry: AtomicBool,
 }
@@ -159,24 +170,33 @@ impl Reporter {
 
     /// True if the other thread is so far behind that a moment may be left out.
     pub(super) fn is_behind(&self) -> bool {
-        self.shared.waiting.load(Ordering::Relaxed) >= BACKLOG
+        self.shared.moments.load(Ordering::Relaxed) >= MOMENTS
+    }
+
+    /// True if there is no room for more single events; `is_full` if there was none before.
+    pub(super) fn is_full(&self, is_full: bool) -> bool {
+        let waiting = self.shared.events.load(Ordering::Relaxed);
+        waiting >= if is_full { EVENTS.start } else { EVENTS.end }
     }
 
     /// A moment, for the recording.
     pub(super) fn sample(&mut self, sample: Sample, source: &dyn Source) {
         self.send_new_stacks(source);
+        self.shared.moments.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Sample(Box::new(sample)));
     }
 
     /// Single events, for the recording.
     pub(super) fn events(&mut self, events: EventLog, source: &dyn Source) {
         self.send_new_stacks(source);
+        self.shared.events.fetch_add(events.len(), Ordering::Relaxed);
         self.send(Message::Events(events));
     }
 
     /// A moment that the recording has by its events.
     pub(super) fn note(&mut self, sample: Sample, source: &dyn Source) {
         self.send_new_stacks(source);
+        self.shared.moments.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Note(Box::new(sample)));
     }
 

@@ -1,5 +1,6 @@
 //! Runs over a scripted source: what ends one, in which order things happen then, and what reaches the report.
 
+mod backlog;
 mod inquiries;
 
 use std::io;
