@@ -22,15 +22,22 @@ impl StackTable {
     /// # Panics
     /// After 2^32 distinct stacks.
     pub fn intern(&mut self, backtrace: &Backtrace) -> StackId {
-        let hash = FxBuildHasher.hash_one(backtrace);
-        if let Some(&id) = self.index.find(hash, |&id| self.backtraces[id as usize] == *backtrace) {
-            return StackId(id);
+        if let Some(id) = self.find(backtrace) {
+            return id;
         }
+        let hash = FxBuildHasher.hash_one(backtrace);
         let id = u32::try_from(self.backtraces.len()).expect("fewer than 2^32 distinct stacks");
         let backtraces = &self.backtraces;
         self.index.insert_unique(hash, id, |&id| FxBuildHasher.hash_one(&backtraces[id as usize]));
         self.backtraces.push(backtrace.clone());
         StackId(id)
+    }
+
+    /// The id of `backtrace`, if it has one.
+    #[must_use]
+    pub fn find(&self, backtrace: &Backtrace) -> Option<StackId> {
+        let hash = FxBuildHasher.hash_one(backtrace);
+        self.index.find(hash, |&id| self.backtraces[id as usize] == *backtrace).map(|&id| StackId(id))
     }
 
     /// Notes a thread that stacks are going to end with; `name` is asked once for each.

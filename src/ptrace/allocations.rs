@@ -120,7 +120,7 @@ impl<T: Tracer> Engine<T> {
         }
 
         self.counters.allocations += 1;
-        let Caller { stack, return_address } = self.caller(stop, registers)?;
+        let Caller { stack, return_address, is_kept } = self.caller(stop, registers)?;
         let Some(return_address) = return_address else {
             now.emit(Event::Lost(Loss::NoStack, 1));
             return Ok(());
@@ -131,6 +131,9 @@ impl<T: Tracer> Engine<T> {
             }
             now.emit(Event::Lost(Loss::ReturnUnobservable, 1));
             return Ok(());
+        }
+        if !is_kept {
+            now.emit(Event::Lost(Loss::StackNotKept, 1));
         }
         if let Purpose::Reallocate { call, old: address, .. } | Purpose::Expand { call, block: address, .. } = purpose {
             now.emit(Event::Reallocating { call, address });

@@ -7,7 +7,7 @@ use memleax_platform::{Error, Registers, Stop, Tracer};
 use rustc_hash::FxBuildHasher;
 
 use super::counters::Counters;
-use crate::event::{Ending, StackId};
+use crate::event::{Backtrace, Ending, StackId};
 use crate::stack::StackTable;
 use crate::unwind::{ModuleMap, RawBacktrace, Unwinder};
 
@@ -20,8 +20,15 @@ const WINDOW_STEP: usize = 512;
 /// The largest window; a deeper stack costs further reads.
 const LARGEST_WINDOW: usize = 128 << 10;
 
+/// How many call stacks are told apart. Real programs have thousands; code made at run time, or threads that are told apart, would fill
+/// memory in days.
+const STACKS: usize = 1 << 19;
+
 /// How many windows are remembered.
 const WINDOWS: usize = 1024;
+
+/// That of all calls for whose stack there is no room.
+const UNKNOWN: Backtrace = Backtrace { frames: Vec::new(), ending: Ending::UnreadableStack, by_frame_pointer: false };
 
 /// A call stack, and where its innermost call returns to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +37,8 @@ pub(super) struct Caller {
     pub(super) stack: StackId,
     /// The innermost return address; `None` if the stack is unreadable.
     pub(super) return_address: Option<u64>,
+    /// False if there was no room for the stack: it is then the one of all such calls.
+    pub(super) is_kept: bool,
 }
 
 /// Numbers call stacks.
@@ -46,6 +55,8 @@ pub(super) struct Callers {
     depth: usize,
     /// Stacks of different threads are different.
     by_thread: bool,
+    /// How many are told apart.
+    most: usize,
 }
 
 impl Callers {
@@ -59,6 +70,7 @@ impl Callers {
             windows: Box::new([FIRST_WINDOW as u32; WINDOWS]),
             depth: depth.max(1),
             by_thread,
+            most: STACKS,
         }
     }
 
@@ -108,7 +120,9 @@ impl Callers {
             let name = || memleax_platform::thread_name(stop.pid, stop.tid);
             self.table.meet_thread(tid, name);
         }
-        Ok(Caller { stack: self.number(modules), return_address })
+        let number = self.number(modules);
+        let stack = number.unwrap_or_else(|| self.table.intern(&UNKNOWN));
+        Ok(Caller { stack, return_address, is_kept: number.is_some() })
     }
 
     /// True if the stack unwound last has this return address, or may have it beyond its end.
@@ -116,14 +130,20 @@ impl Callers {
         self.raw.ending != Ending::Complete || self.raw.frames.iter().any(|frame| frame.pc == return_address)
     }
 
-    fn number(&mut self, modules: &ModuleMap) -> StackId {
+    /// The id of the stack unwound last; `None` if it is new, and there is no room for more.
+    fn number(&mut self, modules: &ModuleMap) -> Option<StackId> {
         let hash = FxBuildHasher.hash_one(&self.raw);
         if let Some(&(_, id)) = self.known.find(hash, |(raw, _)| *raw == self.raw) {
-            return id;
+            return Some(id);
         }
-        let id = self.table.intern(&self.raw.to_backtrace(modules));
+        let backtrace = self.raw.to_backtrace(modules);
+        let id = match self.table.find(&backtrace) {
+            Some(id) => id,
+            None if self.table.len() < self.most => self.table.intern(&backtrace),
+            None => return None,
+        };
         self.known.insert_unique(hash, (self.raw.clone(), id), |(raw, _)| FxBuildHasher.hash_one(raw));
-        id
+        Some(id)
     }
 }
 
@@ -189,5 +209,27 @@ impl<T: Tracer> Window<'_, T> {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::FrameKind;
+    use crate::unwind::RawFrame;
+
+    #[test]
+    fn stacks_beyond_those_there_is_room_for_are_not_told_apart() {
+        let (modules, mut callers) = (ModuleMap::default(), Callers { most: 3, ..Callers::new(10, false) });
+        let mut number = |pc: u64| {
+            callers.raw.frames = vec![RawFrame { pc, kind: FrameKind::Exact }];
+            callers.number(&modules).map(|id| id.0)
+        };
+        assert_eq!([1, 2, 3, 4, 5].map(&mut number), [Some(0), Some(1), Some(2), None, None]);
+        assert_eq!([3, 4, 1].map(&mut number), [Some(2), None, Some(0)], "those of before stay known");
+        callers.modules_changed();
+        callers.raw.frames = vec![RawFrame { pc: 2, kind: FrameKind::Exact }];
+        assert_eq!(callers.number(&modules), Some(StackId(1)));
+        assert_eq!((callers.table.len(), callers.known.len()), (3, 1));
     }
 }

@@ -1,5 +1,6 @@
 //! Writes the recording of a run, in the thread that prints.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +17,9 @@ use crate::source::Source;
 use crate::symbol::NamedFrame;
 use crate::tracker::Limit;
 use crate::unwind::{ModuleTable, Role};
+
+/// Remarks that a recording takes.
+const REMARKS: usize = 1000;
 
 /// What a recording is to be.
 pub(super) struct Plan {
@@ -34,6 +38,8 @@ pub(super) struct Recorder {
     is_wanted: bool,
     /// How many are written.
     modules: usize,
+    /// Those that are written.
+    remarks: BTreeSet<String>,
     /// Why nothing is written any more.
     failure: Option<io::Error>,
 }
@@ -105,7 +111,7 @@ impl Recorder {
 
     fn with(mut writer: Writer, references: &[String], is_wanted: bool) -> io::Result<Self> {
         writer.references(references)?;
-        Ok(Self { writer, is_wanted, modules: 0, failure: None })
+        Ok(Self { writer, is_wanted, modules: 0, remarks: BTreeSet::new(), failure: None })
     }
 
     pub(super) fn modules(&mut self, modules: &ModuleTable) {
@@ -127,7 +133,13 @@ impl Recorder {
         self.attempt(|writer| writer.events(events));
     }
 
+    /// Each once, and not without end: a library that is loaded for days may give the same warning each time, or another.
     pub(super) fn remark(&mut self, text: &str) {
+        if self.remarks.len() > REMARKS || self.remarks.contains(text) {
+            return;
+        }
+        let text = if self.remarks.len() == REMARKS { "Further remarks are left out." } else { text };
+        self.remarks.insert(text.to_owned());
         self.attempt(|writer| writer.remark(text));
     }
 

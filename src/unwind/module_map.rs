@@ -182,7 +182,7 @@ impl ModuleMap {
             bias,
             opened.layout.clone(),
         );
-        module.image.clone_from(&opened.image);
+        module.image = self.known_image(&module).or_else(|| opened.image.clone());
         module.image_error.clone_from(&opened.error);
         module.role = if module.range.contains(&auxiliary.program_headers) || module.range.contains(&auxiliary.entry) {
             Role::Executable
@@ -192,6 +192,20 @@ impl ModuleMap {
             Role::Library
         };
         self.go_live(module);
+    }
+
+    /// The image of a module of the same build that was loaded elsewhere before: a library that is loaded and unloaded for days, each
+    /// time at another address, is to be mapped by us once.
+    fn known_image(&self, module: &Module) -> Option<Image> {
+        let is_same = |old: &&Arc<Module>| {
+            old.build_id.is_some()
+                && old.build_id == module.build_id
+                && old.file_id == module.file_id
+                && old.path == module.path
+                && old.segments == module.segments
+        };
+        let same = self.table.iter().rev().find(is_same)?;
+        same.image.clone().filter(|image| matches!(image, Image::File(_)))
     }
 
     fn go_live(&mut self, module: Module) {

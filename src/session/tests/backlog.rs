@@ -36,3 +36,19 @@ fn single_events_that_cannot_be_written_are_counted() {
     assert!(run.log.contains(&format!("{left_out} events not recorded")), "{}", run.log.text());
     assert!(run.log.contains(&format!("alloc={} ", ROUNDS as u64 * EVENTS)), "the run has seen them");
 }
+
+/// Warnings that come again and again are in the recording once; those that are new each time, for so long.
+#[test]
+fn remarks_do_not_pile_up() {
+    let again = || Step::Notice(Notice::Warning("no room for the rules of a library".into()));
+    let another = |number: u32| Step::Notice(Notice::Warning(format!("cannot open /tmp/plugin.{number}")));
+    let mut steps: Vec<Step> = (0..3000).flat_map(|number| [again(), another(number)]).collect();
+    steps.push(Step::Signal);
+    let config = Config { keep: Keep::Whole, ..config() };
+    let outcome = Run::new(steps).go(&config).expect("an ordinary end");
+    let recording = outcome.recording.expect("it is wanted");
+    let profile = crate::recording::replay(&recording, None).expect("a recording").into_profile(&mut |_| None);
+    assert_eq!(profile.remarks.len(), 1001, "{:?}", profile.remarks.last());
+    assert_eq!(profile.remarks.iter().filter(|remark| remark.starts_with("no room")).count(), 1);
+    assert_eq!(profile.remarks.last().map(String::as_str), Some("Further remarks are left out."));
+}

@@ -217,6 +217,46 @@ fn two_copies_of_a_library_are_two_modules() {
     assert_eq!((target.at(0x6000_1000), target.at(0x7000_1000)), (at("/lib/a", 0x1000), at("/lib/a", 0x1000)));
 }
 
+/// With a build id, as `ld --build-id` makes it.
+fn with_build_id(id: u8) -> Vec<u8> {
+    const NOTE: Header = (0x300, 0x300, 36, 36, false);
+    let mut bytes = elf(SHARED, 0, &[LIBRARY, &[NOTE]].concat());
+    // PT_NOTE, aligned to 4; then an Elf64_Nhdr of NT_GNU_BUILD_ID, its name, and the id.
+    let header = 64 + 56 * LIBRARY.len();
+    bytes[header..header + 4].copy_from_slice(&4u32.to_le_bytes());
+    bytes[header + 48..header + 56].copy_from_slice(&4u64.to_le_bytes());
+    let note = [[4u32, 20, 3].map(u32::to_le_bytes).concat(), b"GNU\0".to_vec(), vec![id; 20]].concat();
+    bytes[0x300..0x324].copy_from_slice(&note);
+    bytes
+}
+
+/// The images that are kept of all modules ever seen.
+fn images(target: &Target) -> usize {
+    let place = |module: &Arc<Module>| module.image.as_ref().map(|image| image.bytes().as_ptr());
+    let mut places: Vec<_> = target.map.table().iter().filter_map(place).collect();
+    places.sort_unstable();
+    places.dedup();
+    places.len()
+}
+
+#[test]
+fn a_library_loaded_at_a_thousand_places_is_mapped_once() {
+    let mut target = Target::with("/lib/a", with_build_id(1));
+    for round in 1..=1000 {
+        assert_eq!(target.refresh(&library("/lib/a", 7, 0x6000_0000 + round * 0x1_0000)).added.len(), 1);
+        assert_eq!(target.refresh(&[]).removed.len(), 1);
+    }
+    assert_eq!((target.map.table().len(), images(&target)), (1000, 1));
+    for _ in 0..1000 {
+        target.refresh(&library("/lib/a", 7, 0x6000_0000));
+        target.refresh(&[]);
+    }
+    assert_eq!((target.map.table().len(), images(&target)), (1001, 1), "at the same place it is the same module");
+    target.files.insert("/lib/a", with_build_id(2));
+    target.refresh(&library("/lib/a", 7, 0x5000_0000));
+    assert_eq!(images(&target), 2, "another build");
+}
+
 #[test]
 fn code_of_other_files_is_no_module() {
     let mut target = Target::with("/tmp/jit", b"MZ not ELF".to_vec());
