@@ -22,7 +22,7 @@ otherwise_on_freebsd="$otherwise_on_freebsd signals::trap_blocked programs::redi
 otherwise_on_freebsd="$otherwise_on_freebsd modules::replaced_executable options::other_namespaces errors::seccomp
     containers::"
 # a child that is born while its parent ends may not be known when memleax ends, and dies with it,
-otherwise_on_freebsd="$otherwise_on_freebsd launch::a_program_that_goes_to_the_background"
+otherwise_on_freebsd="$otherwise_on_freebsd launch::a_program_that_goes_to_the_background launch::sigkill_while_a_program_is_started"
 # and these are of another backend, or know nothing of one.
 otherwise_on_freebsd="$otherwise_on_freebsd backend:: follow:: harness:: tracing:: uprobes::"
 

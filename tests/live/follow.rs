@@ -6,7 +6,9 @@ use std::fs;
 use memleax_targets::{Process, Target};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Backend, Launched, Report, has_program, program, text_differences, tracer_of, unable};
+use crate::harness::{
+    Backend, Launched, Monitor, Report, has_program, program, rounds, text_differences, tracer_of, unable,
+};
 
 /// What the processes say of themselves, and what is reported of them: blocks and bytes that are never freed, inherited blocks, and
 /// those of them that were freed.
@@ -217,5 +219,24 @@ fn bpf_does_not_follow() {
     if Backend::under_test() != Backend::FreebsdShim {
         assert_eq!(status.code(), Some(1));
         assert!(memleax.errors().contains("cannot follow forks by bpf"), "{}", memleax.errors());
+    }
+}
+
+/// memleax is killed while the target forks and its children are watched: all of them live on, and end as they would.
+#[test]
+fn sigkill_while_children_are_watched() {
+    if !can_follow() {
+        return;
+    }
+    let program = Target::c("forks").build();
+    for _ in 0..rounds(5, 50) {
+        let mut target = program.start();
+        let monitor = Monitor::attach(&target, &["--follow-forks"]);
+        target.send("go 30");
+        monitor.kill();
+        let answer = target.answer("go 30");
+        assert_eq!(answer[0], "children 30 0");
+        assert_eq!(target.ask("go 5")[0], "children 5 0");
+        target.quit();
     }
 }

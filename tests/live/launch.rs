@@ -386,3 +386,30 @@ fn monitoring_that_ends_before_the_program() {
     let (status, _, report) = launched.wait();
     assert_eq!(status.code(), Some(9), "{report:?}");
 }
+
+/// memleax is killed while it starts a program: that is not executed, or runs to its end as if nobody had ever watched it.
+#[test]
+fn sigkill_while_a_program_is_started() {
+    let program = Target::c("crash").build();
+    let mut executed = 0;
+    for round in 0..rounds(10, 100) {
+        let mut launched = Launched::spawn(&["-q"], &[&program.path]);
+        match round % 3 {
+            0 => {}
+            1 => while launched.children().is_empty() {},
+            _ => assert_eq!(launched.memleax.line().as_deref(), Some("READY")),
+        }
+        launched.memleax.signal(Signal::SIGKILL);
+        // It has memleax's standard input and output, and ends where they do.
+        let first = if round % 3 == 2 { Some("READY".into()) } else { launched.memleax.line() };
+        if let Some(first) = first {
+            assert_eq!(first, "READY");
+            launched.memleax.ask("go 3");
+            launched.memleax.send("quit");
+            executed += 1;
+        }
+        let (status, rest) = launched.memleax.wait();
+        assert!(!status.success() && rest.is_empty(), "{status}, {rest:?}");
+    }
+    assert!(executed >= rounds(10, 100) / 3, "{executed}");
+}

@@ -28,6 +28,12 @@ impl Launched {
         Self { memleax: Process::spawn(memleax().args(options).arg("--").args(command)) }
     }
 
+    /// What memleax has started until now.
+    pub(crate) fn children(&self) -> String {
+        let children = format!("/proc/{0}/task/{0}/children", self.memleax.id());
+        std::fs::read_to_string(children).unwrap_or_default()
+    }
+
     /// The program's process id.
     pub(crate) fn program(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.memleax.id());
