@@ -316,6 +316,7 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     arguments.watch.check()?;
     let (metrics, live_output) = (arguments.watch.metrics(), arguments.watch.live_output());
     let (config, log) = arguments.watch.into_config(keep)?;
+    objects::check(wanted.of.as_deref(), &config.objects)?;
     Ok(Command::Watch { config: config.into(), log, wanted, metrics, live_output })
 }
 

@@ -217,6 +217,14 @@ pub enum Event {
     Lost(Loss, u64),
 }
 
+impl Event {
+    /// True if it concerns the process as a whole, and so its objects, too.
+    #[must_use]
+    pub fn concerns_objects(self) -> bool {
+        matches!(self, Event::Idle | Event::Replaced | Event::Called { .. })
+    }
+}
+
 /// Takes events as they happen. Implemented by the tracker.
 pub trait Sink {
     /// Takes one event. Times never go back.

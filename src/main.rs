@@ -174,7 +174,8 @@ fn of_children(wanted: Wanted, color: Color, launches: bool) -> OnChild {
         } else {
             write_reports(&profile, &wanted, io::stdout().lock(), color)
         };
-        profile.sites.iter().map(|site| site.live).fold(Tally::default(), Tally::plus)
+        let sites = profile.with_objects().flat_map(|profile| &profile.sites);
+        sites.map(|site| site.live).fold(Tally::default(), Tally::plus)
     })
 }
 

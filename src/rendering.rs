@@ -23,6 +23,8 @@ pub struct Document {
 /// The reports that are wanted of a profile.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Wanted {
+    /// Of objects of this type; else of memory, with objects besides where there is room for them.
+    pub of: Option<String>,
     /// Of what.
     pub view: View,
     /// In this order.
@@ -57,7 +59,13 @@ impl Wanted {
 
 impl Default for Wanted {
     fn default() -> Wanted {
-        Wanted { view: View::Leaks, documents: Vec::new(), filters: Filters::default(), detail: Detail::default() }
+        Wanted {
+            of: None,
+            view: View::Leaks,
+            documents: Vec::new(),
+            filters: Filters::default(),
+            detail: Detail::default(),
+        }
     }
 }
 
@@ -86,6 +94,14 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         cause: ViewError,
+    },
+    /// Objects of this type were not followed.
+    #[error("cannot report on objects of type {name}: {}", if known.is_empty() { "none were followed (--object)".into() } else { format!("those followed are {}", known.join(", ")) })]
+    NoType {
+        /// The type.
+        name: String,
+        /// Those that were.
+        known: Vec<String>,
     },
     /// A report cannot be written.
     #[error(transparent)]
@@ -154,7 +170,8 @@ pub fn read_both(
 ) -> Result<(Profile, Wanted), Error> {
     let [before, after] = paths;
     let read = |path: &Path| -> Result<Profile, Error> {
-        let profile = wanted.filters.apply(read(path, reading)?);
+        let profile = read(path, reading)?;
+        let profile = wanted.filters.apply(of_type(&profile, wanted.of.as_deref())?.clone());
         match profile.weigh(&wanted.view) {
             Ok(_) => Ok(profile),
             Err(cause) => Err(Error::View { path: path.to_owned(), cause }),
@@ -164,7 +181,16 @@ pub fn read_both(
     let names = [before, after].map(|path| path.display().to_string());
     let how = Comparison { view: wanted.view, per, names };
     let compared = compare(&earlier, &later, &how).map_err(WriteError::View)?;
-    Ok((compared, Wanted { view: Comparison::VIEW, filters: Filters::default(), ..wanted }))
+    Ok((compared, Wanted { of: None, view: Comparison::VIEW, filters: Filters::default(), ..wanted }))
+}
+
+/// What a profile tells of objects of a type, or of memory.
+fn of_type<'a>(profile: &'a Profile, name: Option<&str>) -> Result<&'a Profile, Error> {
+    let Some(name) = name else { return Ok(profile) };
+    profile.of_type(name).ok_or_else(|| {
+        let known = profile.objects.iter().filter_map(|objects| objects.of.clone()).collect();
+        Error::NoType { name: name.into(), known }
+    })
 }
 
 /// Writes the reports; with `colours` what goes to `standard`, if it is text. Returns what their readers do not learn from them, as sentences.
@@ -177,9 +203,18 @@ pub fn write(
     standard: &mut dyn Write,
     colours: bool,
 ) -> Result<Vec<String>, Error> {
-    let Wanted { view, documents, detail, .. } = wanted;
+    let Wanted { of, view, documents, detail, .. } = wanted;
+    let profile = of_type(profile, of.as_deref())?;
+    let in_bytes = profile.has_no_sizes().then(|| profile.with_a_byte_each());
     let mut unsaid = Vec::new();
     for Document { format, path } in documents {
+        let profile = match &in_bytes {
+            Some(in_bytes) if format.knows_bytes_only() => {
+                unsaid.push("The sizes of objects are not known: one counts as one byte.".into());
+                in_bytes
+            }
+            _ => profile,
+        };
         let left_out = match path {
             Some(path) => {
                 let _progress = Progress::new(&format!("writing {}", path.display()), 0);

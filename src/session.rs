@@ -187,7 +187,8 @@ impl Outcome {
         let of_site = |site: &Site| {
             if self.target_ended { site.live } else { site.expired.without(site.freed_expired) }
         };
-        let leaked = profile.sites.iter().map(of_site).fold(Tally::default(), Tally::plus);
+        let sites = profile.with_objects().flat_map(|profile| &profile.sites);
+        let leaked = sites.map(of_site).fold(Tally::default(), Tally::plus);
         Outcome { leaked, ..self }
     }
 }
@@ -395,7 +396,9 @@ fn watch(
             if !source.tells_events() {
                 sample.blocks = source.notable_blocks();
             }
-            reporter.sample(sample, source);
+            for (class, sample) in objects::with_memory(objects.last_samples(source), sample) {
+                reporter.sample(class, sample, source);
+            }
         }
     }
     let statistics = tracker.statistics();
@@ -534,7 +537,7 @@ impl Sink for Feed<'_> {
             log.push(at, event);
         }
         if let Event::Marked(number) = event {
-            self.marks.take(number, self.tracker, self.log.as_deref_mut());
+            self.marks.take(number, self.tracker, self.objects, self.log.as_deref_mut());
         }
     }
 
@@ -545,8 +548,12 @@ impl Sink for Feed<'_> {
 
     fn object(&mut self, at: Timestamp, class: Class, event: Event) {
         self.now = at;
-        if !self.children.as_mut().is_some_and(|children| children.takes_object(at, class, event)) {
-            self.objects.object(at, class, event);
+        if self.children.as_mut().is_some_and(|children| children.takes_object(at, class, event)) {
+            return;
+        }
+        self.objects.object(at, class, event);
+        if let Some(log) = &mut self.log {
+            log.push_object(at, class, event);
         }
     }
 

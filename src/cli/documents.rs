@@ -35,6 +35,10 @@ pub(super) struct DocumentArguments {
     #[arg(long, value_name = "VIEW", default_value = "leaks", hide_default_value = true)]
     view: Vec<Topic>,
 
+    /// Report on objects of this type (see --object) instead of memory
+    #[arg(long, value_name = "TYPE")]
+    of: Option<String>,
+
     #[command(flatten)]
     filters: FilterArguments,
 
@@ -85,7 +89,7 @@ impl DocumentArguments {
         let detail = self.extent.into_detail(&mut options);
         let filters = Filters::new(&options).map_err(|error| usage_error(&error.to_string()))?;
         let (view, topics) = views(self.view, &documents)?;
-        Ok(Wanted { view, documents, filters, detail: Detail { topics, ..detail } })
+        Ok(Wanted { of: self.of, view, documents, filters, detail: Detail { topics, ..detail } })
     }
 }
 

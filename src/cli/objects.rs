@@ -32,3 +32,18 @@ impl ObjectArguments {
         Ok(objects)
     }
 }
+
+/// That there will be objects of the type that reports are to be of.
+///
+/// # Errors
+/// If there will not.
+pub(super) fn check(of: Option<&str>, objects: &Objects) -> Result<(), clap::Error> {
+    let is_known = |name: &str| objects.types().iter().any(|known| known.name() == name);
+    match of.filter(|name| !is_known(name)) {
+        Some(name) => {
+            let text = format!("no type of objects {name} is followed: give it with --object, too");
+            Err(Arguments::command().error(ErrorKind::ValueValidation, text))
+        }
+        None => Ok(()),
+    }
+}

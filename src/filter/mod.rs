@@ -223,6 +223,7 @@ impl Filters {
     /// The profile without what is filtered out or known; its remarks say how much that is.
     #[must_use]
     pub fn apply(&self, mut profile: Profile) -> Profile {
+        profile.objects = profile.objects.into_iter().map(|objects| self.apply(objects)).collect();
         let mut filtered = Left::default();
         let mut suppressed = vec![Left::default(); self.suppressions.len()];
         let mut places = Vec::with_capacity(profile.sites.len());

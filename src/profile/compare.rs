@@ -74,6 +74,12 @@ pub fn compare(before: &Profile, after: &Profile, how: &Comparison) -> Result<Pr
     let paths: BTreeSet<&str> = after.modules.iter().map(|module| module.path.as_str()).collect();
     profile.modules.extend(before.modules.iter().filter(|module| !paths.contains(module.path.as_str())).cloned());
     profile.remarks = remarks(before, after, how, only);
+    profile.objects = Vec::new();
+    for after in &after.objects {
+        // What one run has not followed says nothing.
+        let Some(before) = after.of.as_deref().and_then(|name| before.of_type(name)) else { continue };
+        profile.objects.push(compare(before, after, how)?);
+    }
     Ok(profile)
 }
 

@@ -7,6 +7,7 @@ mod call;
 mod compare;
 mod identity;
 mod join;
+mod objects;
 #[cfg(test)]
 pub(crate) mod sample;
 mod topic;
@@ -53,6 +54,10 @@ pub struct Profile {
     pub losses: BTreeMap<Loss, u64>,
     /// What a reader has to know besides: damage of the recording, what filters left out, what could not be seen. Sentences.
     pub remarks: Vec<String>,
+    /// The type of objects that all this is of; `None`: of memory.
+    pub of: Option<String>,
+    /// The same of objects of each type that was followed, in the order in which they were asked for. Run, modules and references are those of the whole.
+    pub objects: Vec<Profile>,
 }
 
 /// What was watched, when and how.

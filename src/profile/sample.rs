@@ -158,5 +158,31 @@ pub(crate) fn profile() -> Profile {
         resized: tally(2, 96),
         losses: BTreeMap::from([(Loss::NeverReturned, 2)]),
         remarks: vec!["Names of one library are missing.".into()],
+        of: None,
+        objects: Vec::new(),
     }
+}
+
+/// The same, with a type of objects: connections, without sizes, at the first and the last of its call stacks.
+pub(crate) fn with_objects() -> Profile {
+    let whole = profile();
+    let mut objects = Profile { of: Some("conn".into()), ..whole.clone() };
+    objects.losses.clear();
+    objects.remarks.clear();
+    let no_bytes = |tally: &mut Tally| tally.bytes = 0;
+    for site in &mut objects.sites {
+        let Site { allocated, freed, live, expired, freed_expired, at_peak, .. } = site;
+        [allocated, freed, live, expired, freed_expired, at_peak].into_iter().for_each(no_bytes);
+        site.temporary.iter_mut().for_each(no_bytes);
+        site.growth.iter_mut().for_each(|(_, tally)| no_bytes(tally));
+    }
+    for moment in objects.timeline.iter_mut().chain(&mut objects.peak) {
+        [&mut moment.allocated, &mut moment.live].into_iter().for_each(no_bytes);
+    }
+    for snapshot in &mut objects.snapshots {
+        [&mut snapshot.moment.allocated, &mut snapshot.moment.live].into_iter().for_each(no_bytes);
+        snapshot.live.iter_mut().for_each(|(_, tally)| no_bytes(tally));
+    }
+    objects.blocks.iter_mut().for_each(|block| block.size = 0);
+    Profile { objects: vec![objects], ..whole }
 }

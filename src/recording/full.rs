@@ -4,11 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use super::chunk::{Chunks, Found};
-use super::record::{EventRecord, EventsRecord, LOSSES, Record, number_of};
+use super::record::{EventRecord, EventsRecord, LOSSES, ObjectRecord, Record, TypeRecord, number_of};
 use super::sample::Sample;
 use super::writer::{LIMIT, Storage, Writer};
 use crate::config::Limits;
-use crate::event::{CallId, Event, Sink, StackId, Tally, Timestamp};
+use crate::event::{CallId, Class, Event, Sink, StackId, Tally, Timestamp};
 use crate::tracker::Tracker;
 
 /// Between two moments of what is made of single events.
@@ -26,7 +26,19 @@ pub struct EventLog {
 impl EventLog {
     /// Adds an event.
     pub fn push(&mut self, at: Timestamp, event: Event) {
-        let Some(record) = to_record(event) else { return };
+        if let Some(record) = to_record(event) {
+            self.add(at, record);
+        }
+    }
+
+    /// Adds an event in the life of an object.
+    pub fn push_object(&mut self, at: Timestamp, class: Class, event: Event) {
+        if let Some(event) = to_object_record(event) {
+            self.add(at, EventRecord::Object { class: class.0, event });
+        }
+    }
+
+    fn add(&mut self, at: Timestamp, record: EventRecord) {
         if let Some(left_out) = &mut self.left_out {
             *left_out += 1;
             return;
@@ -106,8 +118,30 @@ fn to_record(event: Event) -> Option<EventRecord> {
     })
 }
 
+/// Nothing for what does not happen to objects.
+fn to_object_record(event: Event) -> Option<ObjectRecord> {
+    Some(match event {
+        Event::Allocated { address, size, stack } => ObjectRecord::Allocated { address, size, stack: stack.0 },
+        Event::Freed { address } => ObjectRecord::Freed { address },
+        Event::Retained { address } => ObjectRecord::Retained { address },
+        Event::Released { address } => ObjectRecord::Released { address },
+        _ => return None,
+    })
+}
+
+fn to_object_event(record: ObjectRecord) -> Event {
+    match record {
+        ObjectRecord::Allocated { address, size, stack } => Event::Allocated { address, size, stack: StackId(stack) },
+        ObjectRecord::Freed { address } => Event::Freed { address },
+        ObjectRecord::Retained { address } => Event::Retained { address },
+        ObjectRecord::Released { address } => Event::Released { address },
+    }
+}
+
+/// Nothing for what happens to objects.
 fn to_event(record: EventRecord) -> Option<Event> {
     Some(match record {
+        EventRecord::Object { .. } => return None,
         EventRecord::Allocated { address, size, stack } => Event::Allocated { address, size, stack: StackId(stack) },
         EventRecord::Freed { address } => Event::Freed { address },
         EventRecord::Reallocating { call, address } => Event::Reallocating { call: CallId(call), address },
@@ -130,6 +164,63 @@ fn to_event(record: EventRecord) -> Option<Event> {
     })
 }
 
+/// The trackers that single events are told to anew.
+struct Replay {
+    limits: Limits,
+    memory: Tracker,
+    /// In the order of the classes.
+    objects: Vec<Tracker>,
+}
+
+impl Replay {
+    fn new(limits: Limits) -> Replay {
+        Replay { limits, memory: Tracker::new(limits), objects: Vec::new() }
+    }
+
+    fn take(&mut self, at: Timestamp, record: EventRecord) {
+        if let EventRecord::Object { class, event } = record {
+            if let Some(tracker) = Class(class).type_place().and_then(|place| self.objects.get_mut(place)) {
+                tracker.event(at, to_object_event(event));
+                tracker.drain_findings();
+            }
+            return;
+        }
+        let Some(event) = to_event(record) else { return };
+        self.memory.event(at, event);
+        self.memory.drain_findings();
+        if event.concerns_objects() {
+            self.objects.iter_mut().for_each(|tracker| tracker.event(at, event));
+        }
+    }
+
+    /// Time passes.
+    fn pass(&mut self, at: Timestamp) {
+        for tracker in self.all() {
+            tracker.event(at, Event::Idle);
+            tracker.drain_findings();
+        }
+    }
+
+    fn sample(&mut self, writer: &mut Writer) -> io::Result<()> {
+        self.write(writer, Sample::take)
+    }
+
+    fn sample_last(&mut self, writer: &mut Writer) -> io::Result<()> {
+        self.write(writer, |tracker| Sample::take_last(tracker, Vec::new()))
+    }
+
+    fn write(&mut self, writer: &mut Writer, take: impl Fn(&mut Tracker) -> Sample) -> io::Result<()> {
+        for (place, tracker) in self.objects.iter_mut().enumerate() {
+            writer.sample_of(Class::of_type(place), &take(tracker))?;
+        }
+        writer.sample(&take(&mut self.memory))
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Tracker> {
+        std::iter::once(&mut self.memory).chain(&mut self.objects)
+    }
+}
+
 /// True if the records hold single events.
 pub(super) fn has_events(bytes: &[u8]) -> bool {
     Chunks::new(bytes).any(|found| matches!(found, Found::Record(Record::Events(_))))
@@ -140,7 +231,7 @@ pub(super) fn has_events(bytes: &[u8]) -> bool {
 /// # Errors
 /// None in practice: it is made in memory.
 pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Vec<u8>> {
-    let mut summary: Option<(Writer, Tracker)> = None;
+    let mut summary: Option<(Writer, Replay)> = None;
     let (mut now, mut next, mut has_ended) = (Timestamp::default(), INTERVAL, false);
     for found in Chunks::new(bytes) {
         let record = match found {
@@ -161,29 +252,31 @@ pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Ve
                 }
                 let expire = Duration::from_nanos(begin.expire.max(1));
                 let limits = Limits::none(expire);
-                summary = Some((Writer::begin(Storage::Memory(Vec::new()), LIMIT, begin)?, Tracker::new(limits)));
+                summary = Some((Writer::begin(Storage::Memory(Vec::new()), LIMIT, begin)?, Replay::new(limits)));
             }
-            (Record::Events(EventsRecord { events }), Some((writer, tracker))) => {
+            (Record::Types(types), Some((writer, replay))) => {
+                let tracker = |_: &TypeRecord| Tracker::new(replay.limits);
+                replay.objects = types.iter().map(tracker).collect();
+                writer.append(Record::Types(types))?;
+            }
+            (Record::Events(EventsRecord { events }), Some((writer, replay))) => {
                 for (passed, event) in events {
                     now.0 = now.0.saturating_add(passed);
                     if now.0 >= next {
-                        tracker.event(Timestamp(next), Event::Idle);
-                        writer.sample(&Sample::take(tracker))?;
+                        replay.pass(Timestamp(next));
+                        replay.sample(writer)?;
                         next = (now.0 / INTERVAL).saturating_add(1).saturating_mul(INTERVAL);
                     }
-                    if let Some(event) = to_event(event) {
-                        tracker.event(now, event);
-                        tracker.drain_findings();
-                    }
+                    replay.take(now, event);
                 }
             }
-            (Record::Snapshot(cause), Some((writer, tracker))) => {
-                writer.sample(&Sample::take(tracker))?;
+            (Record::Snapshot(cause), Some((writer, replay))) => {
+                replay.sample(writer)?;
                 writer.snapshot(&cause)?;
             }
-            (Record::End(end), Some((writer, tracker))) => {
-                tracker.event(Timestamp(end.at), Event::Idle);
-                writer.sample(&Sample::take_last(tracker, Vec::new()))?;
+            (Record::End(end), Some((writer, replay))) => {
+                replay.pass(Timestamp(end.at));
+                replay.sample_last(writer)?;
                 writer.append(Record::End(end))?;
                 has_ended = true;
             }
@@ -192,10 +285,10 @@ pub(super) fn summed_up(bytes: &[u8], expire: Option<Duration>) -> io::Result<Ve
             (_, None) => {}
         }
     }
-    let Some((mut writer, mut tracker)) = summary else { return Ok(bytes.to_vec()) };
+    let Some((mut writer, mut replay)) = summary else { return Ok(bytes.to_vec()) };
     if !has_ended {
-        tracker.event(now, Event::Idle);
-        writer.sample(&Sample::take_last(&mut tracker, Vec::new()))?;
+        replay.pass(now);
+        replay.sample_last(&mut writer)?;
     }
     writer.contents()
 }

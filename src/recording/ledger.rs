@@ -65,27 +65,28 @@ impl Ledger {
 
     /// Leaves moments out that a profile would not show.
     fn thin_moments(&mut self) {
-        let timeline = &mut self.replayed.timeline;
-        let kept = thin(timeline);
-        *timeline = kept.iter().map(|&index| timeline[index].clone()).collect();
-        for books in self.replayed.sites.values_mut() {
-            books.growth = regrown(&books.growth, &kept);
-        }
+        thin_moments(&mut self.replayed);
+        self.replayed.objects.values_mut().for_each(|of| thin_moments(&mut of.replayed));
     }
 
     /// Leaves out every second snapshot of those that were taken at intervals.
     fn thin_snapshots(&mut self) {
-        let snapshots = &mut self.replayed.snapshots;
-        let before = snapshots.len();
-        let (mut nth, last) = (0, before - 1);
-        let mut index = 0;
-        snapshots.retain(|taken| {
+        let before = self.replayed.snapshots.len();
+        let mut nth = 0;
+        let is_kept = |(index, taken): (usize, &Taken)| {
             nth += usize::from(taken.cause == INTERVAL);
-            index += 1;
-            taken.cause != INTERVAL || nth % 2 == 1 || index > last
-        });
-        self.left_out += before - snapshots.len();
-        self.held = snapshots.iter().map(weight).sum();
+            taken.cause != INTERVAL || nth % 2 == 1 || index + 1 == before
+        };
+        let kept: Vec<bool> = self.replayed.snapshots.iter().enumerate().map(is_kept).collect();
+        let all = std::iter::once(&mut self.replayed.snapshots);
+        let of_types = self.replayed.objects.values_mut().map(|of| &mut of.replayed.snapshots);
+        for snapshots in all.chain(of_types) {
+            // What has begun later has fewer, of the last ones.
+            let mut kept = kept[before.saturating_sub(snapshots.len())..].iter();
+            snapshots.retain(|_| kept.next().copied().unwrap_or(true));
+        }
+        self.left_out += before - self.replayed.snapshots.len();
+        self.held = self.replayed.snapshots.iter().map(weight).sum();
     }
 
     /// What a look at each block has told; in the place of the last.
@@ -105,8 +106,8 @@ impl Ledger {
     #[must_use]
     pub fn profile(&self, name: &mut dyn FnMut(&Frame) -> Option<Arc<NamedFrame>>) -> Profile {
         let mut replayed = self.replayed.clone();
+        replayed.share(&self.shares);
         for (&stack, books) in &mut replayed.sites {
-            books.at_peak = self.shares.at_peak(stack);
             let seen = self.oldest.get(&StackId(stack)).copied();
             books.oldest = books.oldest.or(seen);
         }
@@ -124,6 +125,15 @@ impl Ledger {
             ));
         }
         replayed.into_profile(name)
+    }
+}
+
+fn thin_moments(replayed: &mut Replayed) {
+    let timeline = &mut replayed.timeline;
+    let kept = thin(timeline);
+    *timeline = kept.iter().map(|&index| timeline[index].clone()).collect();
+    for books in replayed.sites.values_mut() {
+        books.growth = regrown(&books.growth, &kept);
     }
 }
 

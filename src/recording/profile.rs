@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Books, Replayed, Told};
-use super::record::{ENDINGS, ModuleRecord, StackRecord};
-use crate::event::{Ending, Frame, Tally, Timestamp};
+use super::record::{ENDINGS, ModuleRecord, StackRecord, TypeRecord};
+use crate::event::{Class, Ending, Frame, Tally, Timestamp};
 use crate::profile::{LiveBlock, Module, Moment, Profile, Reference, Run, Site, Snapshot};
 use crate::symbol::{Function, NamedFrame, NamedStack};
 use crate::tracker::Level;
@@ -61,6 +61,7 @@ impl Replayed {
     /// All that it tells. `name` is asked for frames whose names the recording has not got; `None` if it cannot name them.
     #[must_use]
     pub fn into_profile(mut self, name: &mut dyn FnMut(&Frame) -> Option<Arc<NamedFrame>>) -> Profile {
+        let objects = self.objects_profiles(name);
         let end = self.ending.as_ref().map(|(at, _)| *at).max(self.timeline.last().map(|told| told.level.at));
         let end = end.unwrap_or_default();
         let mut naming = Naming { replayed: &self, frames: vec![None; self.frames.len()], name };
@@ -116,11 +117,44 @@ impl Replayed {
             resized: self.resized,
             losses: self.losses,
             remarks: self.remarks,
+            of: None,
+            objects,
         }
     }
 }
 
 impl Replayed {
+    /// The types of objects, in the order of their classes.
+    fn objects_profiles(&mut self, name: &mut dyn FnMut(&Frame) -> Option<Arc<NamedFrame>>) -> Vec<Profile> {
+        let (types, mut objects) = (std::mem::take(&mut self.types), std::mem::take(&mut self.objects));
+        let profile = |(place, of): (usize, TypeRecord)| {
+            let books = objects.remove(&Class::of_type(place).0).unwrap_or_default().replayed;
+            let of_process = Replayed {
+                begin: self.begin.clone(),
+                modules: self.modules.clone(),
+                frames: self.frames.clone(),
+                stacks: self
+                    .stacks
+                    .iter()
+                    .filter(|(id, _)| books.sites.contains_key(id))
+                    .map(|(id, stack)| (*id, stack.clone()))
+                    .collect(),
+                names: self.names.clone(),
+                references: self.references.clone(),
+                ending: self.ending.clone(),
+                ..books
+            };
+            let mut profile = of_process.into_profile(name);
+            if of.is_counted {
+                // The count may have ended before what is freed again.
+                profile.unknown_frees = 0;
+            }
+            profile.of = Some(of.name);
+            profile
+        };
+        types.into_iter().enumerate().map(profile).collect()
+    }
+
     /// How often each reference was called until the moments kept.
     fn references(&self, kept: &[usize]) -> Vec<Reference> {
         let counts = |number: usize| {

@@ -7,9 +7,9 @@ use super::chunk::{self, Chunks, Found};
 use super::full;
 use super::record::{
     Begin, FunctionRecord, LevelRecord, ModuleRecord, NamesRecord, Record, SampleRecord, SiteRecord, StackRecord,
-    TallyRecord, losses, tally, with_buckets,
+    TallyRecord, TypeRecord, losses, tally, with_buckets,
 };
-use crate::event::{Frame, Loss, Tally, Timestamp};
+use crate::event::{Class, Frame, Loss, Tally, Timestamp};
 use crate::histogram::Histogram;
 use crate::notable::KnownBlock;
 use crate::tracker::Level;
@@ -38,6 +38,18 @@ pub struct Replayed {
     /// The functions of frames, by the frames' numbers.
     pub(super) names: BTreeMap<u32, Vec<FunctionName>>,
     pub(super) ending: Option<(Timestamp, String)>,
+    /// The types of objects, in the order of their classes.
+    pub(super) types: Vec<TypeRecord>,
+    /// By class: what is known of their books.
+    pub(super) objects: BTreeMap<u8, OfType>,
+}
+
+/// The books of a type of objects.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct OfType {
+    /// Without what is told of the process: modules, frames, stacks.
+    pub(super) replayed: Replayed,
+    pub(super) shares: Shares,
 }
 
 /// A moment.
@@ -120,9 +132,7 @@ fn read(bytes: &[u8]) -> Option<Replayed> {
         }
     }
     let mut replayed = replayed?;
-    for (&stack, books) in &mut replayed.sites {
-        books.at_peak = shares.at_peak(stack);
-    }
+    replayed.share(&shares);
     if damage > 0 {
         replayed.remarks.push(format!(
             "The recording is damaged in {damage} place{}, {damaged_bytes} bytes in all: moments or names may be missing.",
@@ -133,6 +143,16 @@ fn read(bytes: &[u8]) -> Option<Replayed> {
 }
 
 impl Replayed {
+    /// What each call stack had at the last peak.
+    pub(super) fn share(&mut self, shares: &Shares) {
+        for (&stack, books) in &mut self.sites {
+            books.at_peak = shares.at_peak(stack);
+        }
+        for OfType { replayed, shares } in self.objects.values_mut() {
+            replayed.share(shares);
+        }
+    }
+
     pub(super) fn take(&mut self, record: Record, shares: &mut Shares) {
         match record {
             // A second beginning is damage that looks whole.
@@ -158,7 +178,15 @@ impl Replayed {
                 self.stacks.insert(stack.id, stack);
             }
             Record::Sample(sample) => self.sample(&sample, shares),
+            Record::Types(types) => self.types = types,
+            Record::Object(class, record) => {
+                let OfType { replayed, shares } = self.objects.entry(class).or_default();
+                replayed.take(record.into(), shares);
+            }
             Record::Snapshot(cause) => {
+                for OfType { replayed, shares } in self.objects.values_mut() {
+                    replayed.take(Record::Snapshot(cause.clone()), shares);
+                }
                 let Some(level) = self.timeline.last().map(|told| told.level) else { return };
                 let live = self.sites.iter().filter(|(_, books)| books.live != Tally::default());
                 let live = live.map(|(&stack, books)| (stack, books.live)).collect();
@@ -241,13 +269,13 @@ impl Replayed {
 
 /// What each call stack had live at the last peak: told with a sample that has a new one, else what it had live before it changed for the
 /// first time after.
-#[derive(Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub(super) struct Shares {
     peaks: u64,
     sites: BTreeMap<u32, Share>,
 }
 
-#[derive(Default, Clone, Copy, Debug)]
+#[derive(Default, Clone, Copy, PartialEq, Debug)]
 struct Share {
     live: TallyRecord,
     at_peak: TallyRecord,
@@ -303,48 +331,74 @@ pub(super) fn thinned(bytes: &[u8], length: u64) -> Vec<u8> {
 /// The same recording with moments at least so many nanoseconds apart, but for snapshots and the last.
 fn with_interval(bytes: &[u8], interval: u64) -> Vec<u8> {
     let mut thinned = chunk::header().to_vec();
-    let mut shares = Shares::default();
-    let mut merged: Option<SampleRecord> = None;
-    // Of that sample.
-    let mut calls: Option<Record> = None;
-    // Only those of the last moment are of use.
-    let mut ages: Option<Record> = None;
-    let mut next = interval;
-    let mut write = |record: &Record| {
+    let mut classes: BTreeMap<u8, Thinning> = BTreeMap::new();
+    let mut write = |record: Record| {
         // Into memory: it does not fail.
-        _ = chunk::append(record, &mut thinned);
+        _ = chunk::append(&record, &mut thinned);
     };
     for found in Chunks::new(bytes) {
         let Found::Record(record) = found else { continue };
+        let (class, record) = match record {
+            Record::Object(class, record) => (class, record.into()),
+            other => (Class::MEMORY.0, other),
+        };
+        let is_last = matches!(record, Record::Snapshot(_) | Record::Blocks(_) | Record::End(_));
+        if is_last && class == Class::MEMORY.0 {
+            classes.iter_mut().for_each(|(&class, of)| of.flush(Class(class), &mut write));
+        }
+        let of = classes.entry(class).or_insert_with(|| Thinning { next: interval, ..Thinning::default() });
+        of.take(Class(class), record, interval, &mut write);
+    }
+    for (class, mut of) in classes {
+        of.flush(Class(class), &mut write);
+        of.ages.into_iter().for_each(|ages| write(Record::of_class(Class(class), ages)));
+    }
+    thinned
+}
+
+/// The moments of a class on their way to fewer.
+#[derive(Default)]
+struct Thinning {
+    shares: Shares,
+    merged: Option<SampleRecord>,
+    /// Of that sample.
+    calls: Option<Record>,
+    /// Only those of the last moment are of use.
+    ages: Option<Record>,
+    next: u64,
+}
+
+impl Thinning {
+    fn take(&mut self, class: Class, record: Record, interval: u64, write: &mut impl FnMut(Record)) {
         match record {
             Record::Sample(sample) => {
-                ages = None;
-                shares.take(&sample);
-                if let Some(due) = merged.take_if(|earlier| earlier.level.at >= next) {
-                    next = due.level.at.saturating_add(interval);
-                    write(&Record::Sample(due));
-                    calls.take().iter().for_each(&mut write);
+                self.ages = None;
+                self.shares.take(&sample);
+                if let Some(at) = self.merged.as_ref().map(|earlier| earlier.level.at).filter(|&at| at >= self.next) {
+                    self.next = at.saturating_add(interval);
+                    self.flush(class, write);
                 }
-                merged = Some(match merged.take() {
-                    Some(earlier) => merge(earlier, sample, &shares),
+                self.merged = Some(match self.merged.take() {
+                    Some(earlier) => merge(earlier, sample, &self.shares),
                     None => sample,
                 });
             }
-            Record::Calls(_) => calls = Some(record),
-            Record::Ages(_) => ages = Some(record),
+            Record::Calls(_) => self.calls = Some(record),
+            Record::Ages(_) => self.ages = Some(record),
             record => {
-                if matches!(record, Record::Snapshot(_) | Record::Blocks(_) | Record::End(_)) {
-                    merged.take().into_iter().for_each(|sample| write(&Record::Sample(sample)));
-                    calls.take().iter().for_each(&mut write);
+                if matches!(record, Record::Blocks(_)) {
+                    self.flush(class, write);
                 }
-                write(&record);
+                write(Record::of_class(class, record));
             }
         }
     }
-    merged.into_iter().for_each(|sample| write(&Record::Sample(sample)));
-    calls.iter().for_each(&mut write);
-    ages.iter().for_each(&mut write);
-    thinned
+
+    /// Writes what is held back.
+    fn flush(&mut self, class: Class, write: &mut impl FnMut(Record)) {
+        let held = self.merged.take().map(Record::Sample).into_iter().chain(self.calls.take());
+        held.for_each(|record| write(Record::of_class(class, record)));
+    }
 }
 
 /// Two samples as one.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Ending, Frame, FrameKind, Loss, ModuleId, Tally, Timestamp};
+use crate::event::{Class, Ending, Frame, FrameKind, Loss, ModuleId, Tally, Timestamp};
 use crate::histogram::Histogram;
 use crate::tracker::Level;
 
@@ -30,6 +30,54 @@ pub(super) enum Record {
     References(Vec<String>),
     /// How often each was called until the last sample, in the order of their names; what is missing was not.
     Calls(Vec<u64>),
+    /// The types of objects, in the order of their classes.
+    Types(Vec<TypeRecord>),
+    /// A record of objects of a class. Memory's losses are theirs, too.
+    Object(u8, ObjectBooksRecord),
+}
+
+/// A type of objects.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub(super) struct TypeRecord {
+    pub(super) name: String,
+    /// Its objects may have more than one reference.
+    pub(super) is_counted: bool,
+}
+
+/// As the variants of [`Record`] of these names.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub(super) enum ObjectBooksRecord {
+    Sample(SampleRecord),
+    Calls(Vec<u64>),
+    Blocks(Vec<BlockRecord>),
+    Ages(Vec<(u32, Vec<(u8, u64)>)>),
+}
+
+impl Record {
+    /// A record of the books of a class.
+    pub(super) fn of_class(class: Class, record: Record) -> Record {
+        let record = match record {
+            other if class == Class::MEMORY => return other,
+            Record::Sample(sample) => ObjectBooksRecord::Sample(sample),
+            Record::Calls(calls) => ObjectBooksRecord::Calls(calls),
+            Record::Blocks(blocks) => ObjectBooksRecord::Blocks(blocks),
+            Record::Ages(ages) => ObjectBooksRecord::Ages(ages),
+            // Of the whole process.
+            other => return other,
+        };
+        Record::Object(class.0, record)
+    }
+}
+
+impl From<ObjectBooksRecord> for Record {
+    fn from(record: ObjectBooksRecord) -> Record {
+        match record {
+            ObjectBooksRecord::Sample(sample) => Record::Sample(sample),
+            ObjectBooksRecord::Calls(calls) => Record::Calls(calls),
+            ObjectBooksRecord::Blocks(blocks) => Record::Blocks(blocks),
+            ObjectBooksRecord::Ages(ages) => Record::Ages(ages),
+        }
+    }
 }
 
 /// What is watched: the first record.
@@ -192,6 +240,16 @@ pub(super) enum EventRecord {
     Resized { count: u64, bytes: u64 },
     Marked { number: u32 },
     Called { reference: u32, count: u64 },
+    Object { class: u8, event: ObjectRecord },
+}
+
+/// What happens to objects.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+pub(super) enum ObjectRecord {
+    Allocated { address: u64, size: u64, stack: u32 },
+    Freed { address: u64 },
+    Retained { address: u64 },
+    Released { address: u64 },
 }
 
 /// By their numbers in the file.

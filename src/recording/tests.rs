@@ -1,5 +1,7 @@
 //! What is written is read again: whole, thinned out, cut off and damaged.
 
+mod objects;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -12,10 +12,10 @@ use super::ledger::Ledger;
 use super::reader::thinned;
 use super::record::{
     Begin, BlockRecord, ENDINGS, EndRecord, FrameRecord, FramesRecord, LOSSES, LevelRecord, ModuleRecord, NamesRecord,
-    Record, SampleRecord, SiteRecord, StackRecord, changed_buckets, number_of, pair,
+    Record, SampleRecord, SiteRecord, StackRecord, TypeRecord, changed_buckets, number_of, pair,
 };
 use super::sample::Sample;
-use crate::event::{Backtrace, Frame, StackId, Timestamp};
+use crate::event::{Backtrace, Class, Frame, StackId, Timestamp};
 use crate::histogram::Histogram;
 use crate::tracker::{Account, Level};
 use crate::unwind::{Module, Role};
@@ -120,6 +120,43 @@ impl Write for Storage {
     }
 }
 
+/// What was written last of a class.
+#[derive(Debug, Default)]
+struct Written {
+    /// By call stack.
+    accounts: Vec<Account>,
+    peak: Option<Level>,
+}
+
+impl Written {
+    fn site(&mut self, stack: StackId, account: &Account, has_new_peak: bool) -> SiteRecord {
+        let index = stack.0 as usize;
+        if index >= self.accounts.len() {
+            self.accounts.resize_with(index + 1, Account::default);
+        }
+        let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let changed = |old: &Histogram, new: &Histogram| changed_buckets(old, new);
+        let last = &self.accounts[index];
+        let record = SiteRecord {
+            stack: stack.0,
+            allocated: pair(account.allocated),
+            live: pair(account.live),
+            expired: pair(account.expired),
+            freed_expired: pair(account.freed_expired),
+            at_peak: has_new_peak.then_some(pair(account.at_peak)),
+            temporary: pair(account.temporary),
+            sizes: changed(&last.sizes, &account.sizes),
+            lifetimes: changed(&last.lifetimes, &account.lifetimes),
+            lives: account
+                .lives
+                .map(|lives| (nanoseconds(lives.min), nanoseconds(lives.average), nanoseconds(lives.max))),
+            oldest: account.oldest.map(|oldest| oldest.0),
+        };
+        self.accounts[index].clone_from(account);
+        record
+    }
+}
+
 /// Writes a recording.
 #[derive(Debug)]
 pub struct Writer {
@@ -128,9 +165,8 @@ pub struct Writer {
     limit: u64,
     /// The length at which to look again whether it can be made shorter.
     next_look: u64,
-    /// What was written last, by call stack.
-    last: Vec<Account>,
-    peak: Option<Level>,
+    /// What was written last, by class.
+    written: Vec<Written>,
     frames: FxHashMap<Frame, u32>,
     /// What is written adds up to this, if somebody may ask.
     ledger: Option<Ledger>,
@@ -154,8 +190,7 @@ impl Writer {
             length,
             limit,
             next_look: limit,
-            last: Vec::new(),
-            peak: None,
+            written: Vec::new(),
             frames: FxHashMap::default(),
             ledger: None,
             has_given_up,
@@ -191,6 +226,15 @@ impl Writer {
     /// Those of the file.
     pub fn references(&mut self, names: &[String]) -> io::Result<()> {
         if names.is_empty() { Ok(()) } else { self.append(Record::References(names.to_vec())) }
+    }
+
+    /// The types of objects, in the order of their classes: their names, and whether they may have more than one reference.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn types(&mut self, types: &[(String, bool)]) -> io::Result<()> {
+        let record = |(name, is_counted): &(String, bool)| TypeRecord { name: name.clone(), is_counted: *is_counted };
+        if types.is_empty() { Ok(()) } else { self.append(Record::Types(types.iter().map(record).collect())) }
     }
 
     /// A module that frames name from now on. Those of a recording are numbered as in the table they come from.
@@ -250,10 +294,18 @@ impl Writer {
     /// # Errors
     /// Those of the file.
     pub fn sample(&mut self, sample: &Sample) -> io::Result<()> {
-        let record = self.sample_record(sample);
-        self.append(record)?;
+        self.sample_of(Class::MEMORY, sample)
+    }
+
+    /// A moment of objects of a class. To be told before that of memory.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn sample_of(&mut self, class: Class, sample: &Sample) -> io::Result<()> {
+        let record = self.sample_record(class, sample);
+        self.append_of(class, record)?;
         if !sample.calls.is_empty() {
-            self.append(Record::Calls(sample.calls.clone()))?;
+            self.append_of(class, Record::Calls(sample.calls.clone()))?;
         }
         if !sample.blocks.is_empty() {
             let record = |block: &crate::notable::KnownBlock| BlockRecord {
@@ -262,29 +314,38 @@ impl Writer {
                 allocated: block.allocated.0,
                 stack: block.stack.0,
             };
-            self.append(Record::Blocks(sample.blocks.iter().map(record).collect()))?;
+            self.append_of(class, Record::Blocks(sample.blocks.iter().map(record).collect()))?;
         }
         if let Some(ages) = &sample.ages {
             let nothing = Histogram::default();
             let record = |(stack, ages): (&StackId, &Histogram)| (stack.0, changed_buckets(&nothing, ages));
-            self.append(Record::Ages(ages.iter().map(record).collect()))?;
+            self.append_of(class, Record::Ages(ages.iter().map(record).collect()))?;
         }
         Ok(())
     }
 
     /// A moment that the recording has by its single events: for the ledger only.
-    pub fn note(&mut self, sample: &Sample) {
-        let record = self.sample_record(sample);
+    pub fn note_of(&mut self, class: Class, sample: &Sample) {
+        let record = self.sample_record(class, sample);
         if let Some(ledger) = &mut self.ledger {
-            ledger.take(record);
-            ledger.take(Record::Calls(sample.calls.clone()));
+            ledger.take(Record::of_class(class, record));
+            ledger.take(Record::of_class(class, Record::Calls(sample.calls.clone())));
         }
     }
 
-    fn sample_record(&mut self, sample: &Sample) -> Record {
-        let has_new_peak = sample.peak != self.peak;
-        self.peak = sample.peak;
-        let sites = sample.sites.iter().map(|(stack, account)| self.site(*stack, account, has_new_peak)).collect();
+    fn append_of(&mut self, class: Class, record: Record) -> io::Result<()> {
+        self.append(Record::of_class(class, record))
+    }
+
+    fn sample_record(&mut self, class: Class, sample: &Sample) -> Record {
+        let class = usize::from(class.0);
+        if class >= self.written.len() {
+            self.written.resize_with(class + 1, Written::default);
+        }
+        let written = &mut self.written[class];
+        let has_new_peak = sample.peak != written.peak;
+        written.peak = sample.peak;
+        let sites = sample.sites.iter().map(|(stack, account)| written.site(*stack, account, has_new_peak)).collect();
         Record::Sample(SampleRecord {
             level: sample.level.into(),
             peak: sample.peak.filter(|_| has_new_peak).map(LevelRecord::from),
@@ -293,33 +354,6 @@ impl Writer {
             losses: sample.losses.iter().map(|(loss, &count)| (number_of(&LOSSES, loss), count)).collect(),
             sites,
         })
-    }
-
-    fn site(&mut self, stack: StackId, account: &Account, has_new_peak: bool) -> SiteRecord {
-        let index = stack.0 as usize;
-        if index >= self.last.len() {
-            self.last.resize_with(index + 1, Account::default);
-        }
-        let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let changed = |old: &Histogram, new: &Histogram| changed_buckets(old, new);
-        let last = &self.last[index];
-        let record = SiteRecord {
-            stack: stack.0,
-            allocated: pair(account.allocated),
-            live: pair(account.live),
-            expired: pair(account.expired),
-            freed_expired: pair(account.freed_expired),
-            at_peak: has_new_peak.then_some(pair(account.at_peak)),
-            temporary: pair(account.temporary),
-            sizes: changed(&last.sizes, &account.sizes),
-            lifetimes: changed(&last.lifetimes, &account.lifetimes),
-            lives: account
-                .lives
-                .map(|lives| (nanoseconds(lives.min), nanoseconds(lives.average), nanoseconds(lives.max))),
-            oldest: account.oldest.map(|oldest| oldest.0),
-        };
-        self.last[index].clone_from(account);
-        record
     }
 
     /// What is live as of the last sample is a snapshot.

@@ -185,6 +185,12 @@ impl Format {
         }
     }
 
+    /// True if what costs nothing in bytes is not told by it, however many there are of it.
+    #[must_use]
+    pub fn knows_bytes_only(self) -> bool {
+        !matches!(self, Format::Text | Format::Json | Format::Csv)
+    }
+
     /// The same without colours.
     ///
     /// # Errors

@@ -59,6 +59,22 @@ pub fn tally(tally: Tally) -> String {
     format!("{}, {}", blocks(tally.count), bytes(tally.bytes))
 }
 
+/// `8 objects`, with their bytes if they have any.
+#[must_use]
+pub fn objects(tally: Tally) -> String {
+    let count = format!("{} object{}", grouped(tally.count), if tally.count == 1 { "" } else { "s" });
+    if tally.bytes == 0 { count } else { format!("{count}, {}", bytes(tally.bytes)) }
+}
+
+/// `+8 objects`, with their bytes if they have any.
+#[must_use]
+pub fn object_change(change: Change) -> String {
+    let sign = if change.count < 0 { "-" } else { "+" };
+    let count = change.count.unsigned_abs();
+    let count = format!("{sign}{} object{}", grouped(count), if count == 1 { "" } else { "s" });
+    if change.bytes == 0 { count } else { format!("{count}, {}", signed_bytes(change.bytes)) }
+}
+
 /// `+8 blocks, +1.0 KiB`.
 #[must_use]
 pub fn change(change: Change) -> String {

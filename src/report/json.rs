@@ -1,5 +1,7 @@
 //! All of a profile as one JSON object, for programs. `docs/json.md` describes it, `docs/json.schema.json` defines it.
 
+mod objects;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::histogram::Histogram;
 use crate::profile::{self, Change, Moment, Profile, View, Weighed};
 use crate::symbol::{Function, NamedFrame, NamedStack};
 use crate::trend::Trends;
+use objects::ObjectsOf;
 
 /// Told in each file; another number means that what a reader knows has changed. New members do not change it.
 const VERSION: u32 = 1;
@@ -26,11 +29,9 @@ const VERSION: u32 = 1;
 pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> Result<Vec<String>, WriteError> {
     let weighed = profile.weigh(view)?;
     let mut frames = Frames::default();
-    let trends = Trends::of(profile);
-    let mut sites: Vec<Site> = profile.sites.iter().map(|site| Site::of(site, &mut frames)).collect();
-    for trend in &trends.sites {
-        sites[trend.site].trend = Some(TrendOf::of(profile, &trends, trend));
-    }
+    let sites = Site::all(profile, &mut frames);
+    let weighed_objects = objects::weigh(profile, view);
+    let objects = weighed_objects.iter().map(|weighed| ObjectsOf::of(weighed, &mut frames)).collect();
     let document = Document {
         format: "memleax profile",
         version: VERSION,
@@ -38,6 +39,8 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
         totals: Totals::of(profile),
         peak: profile.peak.map(Into::into),
         view: Costs::of(&weighed),
+        objects,
+        of: profile.of.as_deref(),
         sites,
         frames: &frames.table,
         modules: profile.modules.iter().map(Module::of).collect(),
@@ -58,6 +61,8 @@ pub(super) fn write(profile: &Profile, view: &View, output: &mut dyn Write) -> R
 struct Document<'a> {
     format: &'static str,
     version: u32,
+    /// The type of objects that it is of, if it is not of memory.
+    of: Option<&'a str>,
     run: Run<'a>,
     totals: Totals,
     peak: Option<MomentOf>,
@@ -72,6 +77,7 @@ struct Document<'a> {
     unknown_frees: u64,
     losses: Vec<Lost>,
     remarks: &'a [String],
+    objects: Vec<ObjectsOf<'a>>,
 }
 
 #[derive(Serialize)]
@@ -220,6 +226,16 @@ struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
+    /// Those of a profile, with their trends.
+    fn all(profile: &'a Profile, frames: &mut Frames) -> Vec<Site<'a>> {
+        let trends = Trends::of(profile);
+        let mut sites: Vec<Site> = profile.sites.iter().map(|site| Site::of(site, frames)).collect();
+        for trend in &trends.sites {
+            sites[trend.site].trend = Some(TrendOf::of(profile, &trends, trend));
+        }
+        sites
+    }
+
     fn of(site: &profile::Site, frames: &mut Frames) -> Site<'a> {
         let lives = site.lives.map(|(min, mean, max)| Lives {
             min_ns: nanoseconds(min),
@@ -478,7 +494,7 @@ mod tests {
         (poor.snapshots, poor.timeline, poor.blocks) = (Vec::new(), Vec::new(), Vec::new());
         let mut empty = poor.clone();
         (empty.sites, empty.modules) = (Vec::new(), Vec::new());
-        for profile in [sample::profile(), poor, empty] {
+        for profile in [sample::profile(), sample::with_objects(), poor, empty] {
             assert_valid(&written(&profile, &View::Leaks));
         }
         assert_valid(&written(&sample::profile(), &View::Growth { from: Some(1), to: None }));

@@ -56,6 +56,12 @@ pub(super) fn unknown_frees(count: u64) -> String {
     format!("{count} free{} {text}", plural(count))
 }
 
+/// The same of objects.
+pub(super) fn unknown_objects(count: u64) -> String {
+    let text = "of objects not known to be live ignored: from before monitoring began, or freed twice.";
+    format!("{count} free{} {text}", plural(count))
+}
+
 /// Why a backtrace that is not complete ends, as a clause whose subject it is.
 pub(super) fn ending(ending: Ending) -> Option<&'static str> {
     match ending {

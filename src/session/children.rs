@@ -10,7 +10,7 @@ use memleax_platform::Pid;
 use rustc_hash::FxHashMap;
 
 use super::objects::ObjectBooks;
-use super::recorder::{Plan, Recorder};
+use super::recorder::{Plan, Recorder, types_of};
 use crate::config::{Config, Limits};
 use crate::event::{Class, Event, Sink, StackId, Tally, Timestamp};
 use crate::objects::Objects;
@@ -54,6 +54,8 @@ struct Job {
     begin: Begin,
     end: End,
     sample: Sample,
+    of_types: Vec<(Class, Sample)>,
+    types: Vec<(String, bool)>,
     remarks: Vec<String>,
     /// The process has ended with this program.
     is_last: bool,
@@ -149,7 +151,7 @@ impl Children {
         let executable = finished.modules.iter().rfind(|module| module.role == Role::Executable);
         let executable = executable.map(|module| module.path.display().to_string()).unwrap_or_default();
         let last = books.program;
-        for (program, mut tracker, _) in books.trackers {
+        for (program, mut tracker, mut objects) in books.trackers {
             let mut remarks = Vec::new();
             if let (Inheritance { all, freed }, Some(parent), 0) = (tracker.inheritance(), books.parent, program)
                 && all.count > 0
@@ -178,7 +180,9 @@ impl Children {
             };
             let sample = Sample::take_last(&mut tracker, Vec::new());
             // If the thread is over, its panic is told at the end.
-            _ = self.jobs.send(Job { finished: Arc::clone(&finished), begin, end, sample, remarks, is_last });
+            let of_types = objects.samples(|_, tracker| Sample::take_last(tracker, Vec::new()));
+            let (finished, types) = (Arc::clone(&finished), types_of(&self.objects));
+            _ = self.jobs.send(Job { finished, begin, end, sample, of_types, types, remarks, is_last });
         }
     }
 
@@ -211,9 +215,16 @@ fn report(inbox: &Receiver<Job>, mut on_child: OnChild) -> Tally {
 }
 
 fn record(job: &Job, symbolizer: &mut Symbolizer) -> io::Result<Option<Vec<u8>>> {
-    let Job { finished, begin, end, sample, remarks, .. } = job;
+    let Job { finished, begin, end, sample, of_types, types, remarks, .. } = job;
     let storage = Storage::Memory(Vec::new());
-    let plan = Plan { begin: begin.clone(), references: Vec::new(), storage, limit: recording::LIMIT, is_wanted: true };
+    let plan = Plan {
+        begin: begin.clone(),
+        references: Vec::new(),
+        types: types.clone(),
+        storage,
+        limit: recording::LIMIT,
+        is_wanted: true,
+    };
     let mut recorder = Recorder::begin(plan)?;
     recorder.modules(&finished.modules);
     for id in (0..).map(StackId).take(finished.stacks.len()) {
@@ -227,7 +238,10 @@ fn record(job: &Job, symbolizer: &mut Symbolizer) -> io::Result<Option<Vec<u8>>>
             recorder.remark(warning);
         }
     }
-    recorder.sample(sample);
+    for (class, sample) in of_types {
+        recorder.sample(*class, sample);
+    }
+    recorder.sample(Class::MEMORY, sample);
     symbolizer.turn_to_another_process();
     recorder.names(|frame| symbolizer.name(frame, &finished.modules));
     recorder.end(*end, sample.level.at)

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Question, Reception};
+use super::objects::with_memory;
 use super::reporter::Reporter;
 use super::{Feed, Signals};
 use crate::event::{Event, Loss, Sink, Timestamp};
@@ -119,15 +120,21 @@ fn bound_events(feed: &mut Feed<'_>, reporter: &Reporter) {
 
 /// A moment, for the recording and for those who ask. A snapshot tells how old what is.
 fn take(feed: &mut Feed<'_>, is_snapshot: bool, source: &dyn Source, reporter: &mut Reporter) {
-    let sample = match is_snapshot && feed.log.is_none() {
+    let has_ages = is_snapshot && feed.log.is_none();
+    let of_types = feed.objects.samples(|class, tracker| match has_ages {
+        true => Sample::take_with_ages(tracker, source.object_ages(class)),
+        false => Sample::take(tracker),
+    });
+    let sample = match has_ages {
         true => Sample::take_with_ages(feed.tracker, source.ages()),
         false => Sample::take(feed.tracker),
     };
+    let samples = with_memory(of_types, sample);
     match &mut feed.log {
         Some(log) => {
             reporter.events(log.take(), source);
-            reporter.note(sample, source);
+            samples.for_each(|(class, sample)| reporter.note(class, sample, source));
         }
-        None => reporter.sample(sample, source),
+        None => samples.for_each(|(class, sample)| reporter.sample(class, sample, source)),
     }
 }

@@ -3,6 +3,8 @@
 use crate::config::Limits;
 use crate::event::{Class, Event, Sink, StackId, Tally, Timestamp, Totals};
 use crate::objects::Objects;
+use crate::recording::Sample;
+use crate::source::Source;
 use crate::tracker::{Finding, Statistics, Tracker};
 
 /// All types, in the order of their classes.
@@ -38,9 +40,9 @@ impl ObjectBooks {
         Self { types: self.types.iter().map(forked).collect() }
     }
 
-    /// Takes what concerns the process, as far as it concerns its objects: time passes, the program is replaced.
+    /// Takes what concerns the process, as far as it concerns its objects.
     pub(super) fn event(&mut self, at: Timestamp, event: Event) {
-        if matches!(event, Event::Idle | Event::Replaced) {
+        if event.concerns_objects() {
             for books in &mut self.types {
                 books.tracker.event(at, event);
             }
@@ -74,6 +76,23 @@ impl ObjectBooks {
         classes.zip(&mut self.types).flat_map(of_type).collect::<Vec<_>>().into_iter()
     }
 
+    /// A moment of each type.
+    pub(super) fn samples(&mut self, take: impl Fn(Class, &mut Tracker) -> Sample) -> Vec<(Class, Sample)> {
+        let classes = (0..).map(Class::of_type);
+        classes.zip(&mut self.types).map(|(class, books)| (class, take(class, &mut books.tracker))).collect()
+    }
+
+    /// The last moment of each type, by a source that may have counted itself.
+    pub(super) fn last_samples(&mut self, source: &dyn Source) -> Vec<(Class, Sample)> {
+        self.samples(|class, tracker| {
+            let mut sample = Sample::take_last(tracker, source.object_ages(class));
+            if !source.tells_events() {
+                sample.blocks = source.notable_objects(class);
+            }
+            sample
+        })
+    }
+
     /// The statistics of each type. Where references are counted, it says nothing that an unknown object was freed: the count may have ended it
     /// before.
     pub(super) fn statistics(&self) -> Vec<Statistics> {
@@ -91,4 +110,9 @@ impl ObjectBooks {
 /// All that was leaked, by these statistics.
 pub(super) fn sum(statistics: &[Statistics], leaked: impl Fn(&Statistics) -> Tally) -> Tally {
     statistics.iter().map(leaked).fold(Tally::default(), Tally::plus)
+}
+
+/// A moment of all books, that of memory last.
+pub(super) fn with_memory(of_types: Vec<(Class, Sample)>, memory: Sample) -> impl Iterator<Item = (Class, Sample)> {
+    of_types.into_iter().chain([(Class::MEMORY, memory)])
 }

@@ -107,8 +107,8 @@ impl Printer {
                 self.recorder.modules(&modules);
                 self.names.modules = modules;
             }
-            Message::Sample(sample) => {
-                self.recorder.sample(&sample);
+            Message::Sample(class, sample) => {
+                self.recorder.sample(class, &sample);
                 self.names.shared.moments.fetch_sub(1, Ordering::Relaxed);
             }
             Message::Events(events) => {
@@ -116,8 +116,8 @@ impl Printer {
                 self.recorder.events(events);
                 self.names.shared.events.fetch_sub(count, Ordering::Relaxed);
             }
-            Message::Note(sample) => {
-                self.recorder.note(&sample);
+            Message::Note(class, sample) => {
+                self.recorder.note(class, &sample);
                 self.names.shared.moments.fetch_sub(1, Ordering::Relaxed);
             }
             Message::Look(look) => self.recorder.look(look),

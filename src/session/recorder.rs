@@ -9,7 +9,8 @@ use memleax_platform::{ExitStatus, Pid};
 
 use super::Error;
 use crate::config::{Config, Keep, Target};
-use crate::event::{Backtrace, Frame, StackId, Timestamp};
+use crate::event::{Backtrace, Class, Frame, StackId, Timestamp};
+use crate::objects::Objects;
 use crate::profile::Profile;
 use crate::recording::{self, Begin, EventLog, Ledger, Look, Sample, Storage, Writer};
 use crate::report::End;
@@ -29,6 +30,8 @@ pub(super) struct Plan {
     pub(super) storage: Storage,
     pub(super) limit: u64,
     /// Somebody reads it after the run, so frames are to be named.
+    /// The types of objects: their names, and whether they may have more than one reference.
+    pub(super) types: Vec<(String, bool)>,
     pub(super) is_wanted: bool,
 }
 
@@ -85,9 +88,15 @@ impl Plan {
                 Keep::File { limit, .. } => limit,
                 Keep::Nothing | Keep::Whole => recording::LIMIT,
             },
+            types: types_of(&config.objects),
             is_wanted: !matches!(config.keep, Keep::Nothing),
         }
     }
+}
+
+/// As a recording has them.
+pub(super) fn types_of(objects: &Objects) -> Vec<(String, bool)> {
+    objects.types().iter().map(|of| (of.name().to_owned(), of.is_counted())).collect()
 }
 
 impl Recorder {
@@ -96,7 +105,7 @@ impl Recorder {
     /// # Errors
     /// Those of the file.
     pub(super) fn begin(plan: Plan) -> io::Result<Self> {
-        Self::with(Writer::begin(plan.storage, plan.limit, plan.begin)?, &plan.references, plan.is_wanted)
+        Self::with(Writer::begin(plan.storage, plan.limit, plan.begin)?, &plan.references, &plan.types, plan.is_wanted)
     }
 
     /// The same, and what it tells may be asked for on the way.
@@ -106,11 +115,12 @@ impl Recorder {
     pub(super) fn begin_with_ledger(plan: Plan) -> io::Result<Self> {
         let mut writer = Writer::begin(plan.storage, plan.limit, plan.begin.clone())?;
         writer.keep_ledger(plan.begin);
-        Self::with(writer, &plan.references, plan.is_wanted)
+        Self::with(writer, &plan.references, &plan.types, plan.is_wanted)
     }
 
-    fn with(mut writer: Writer, references: &[String], is_wanted: bool) -> io::Result<Self> {
+    fn with(mut writer: Writer, references: &[String], types: &[(String, bool)], is_wanted: bool) -> io::Result<Self> {
         writer.references(references)?;
+        writer.types(types)?;
         Ok(Self { writer, is_wanted, modules: 0, remarks: BTreeSet::new(), failure: None })
     }
 
@@ -125,8 +135,8 @@ impl Recorder {
         self.attempt(|writer| writer.stack(id, backtrace));
     }
 
-    pub(super) fn sample(&mut self, sample: &Sample) {
-        self.attempt(|writer| writer.sample(sample));
+    pub(super) fn sample(&mut self, class: Class, sample: &Sample) {
+        self.attempt(|writer| writer.sample_of(class, sample));
     }
 
     pub(super) fn events(&mut self, events: EventLog) {
@@ -149,8 +159,8 @@ impl Recorder {
     }
 
     /// A moment that the recording has by its single events.
-    pub(super) fn note(&mut self, sample: &Sample) {
-        self.writer.note(sample);
+    pub(super) fn note(&mut self, class: Class, sample: &Sample) {
+        self.writer.note_of(class, sample);
     }
 
     /// What a look at each block tells, for those who ask.

@@ -50,11 +50,11 @@ pub(super) enum Message {
     Notice(Notice),
     Finding(Class, Finding),
     /// A moment, for the recording.
-    Sample(Box<Sample>),
+    Sample(Class, Box<Sample>),
     /// Single events, for the recording.
     Events(EventLog),
     /// A moment that the recording has by those; for who asks.
-    Note(Box<Sample>),
+    Note(Class, Box<Sample>),
     /// What a look at each block has told.
     Look(Look),
     /// To be answered by what is known as of the last moment.
@@ -180,10 +180,10 @@ impl Reporter {
     }
 
     /// A moment, for the recording.
-    pub(super) fn sample(&mut self, sample: Sample, source: &dyn Source) {
+    pub(super) fn sample(&mut self, class: Class, sample: Sample, source: &dyn Source) {
         self.send_new_stacks(source);
         self.shared.moments.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Sample(Box::new(sample)));
+        self.send(Message::Sample(class, Box::new(sample)));
     }
 
     /// Single events, for the recording.
@@ -194,10 +194,10 @@ impl Reporter {
     }
 
     /// A moment that the recording has by its events.
-    pub(super) fn note(&mut self, sample: Sample, source: &dyn Source) {
+    pub(super) fn note(&mut self, class: Class, sample: Sample, source: &dyn Source) {
         self.send_new_stacks(source);
         self.shared.moments.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Note(Box::new(sample)));
+        self.send(Message::Note(class, Box::new(sample)));
     }
 
     /// What a look at each block has told.

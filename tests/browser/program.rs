@@ -152,6 +152,8 @@ pub(crate) fn profile(sites: usize, depth: usize) -> Profile {
         resized: Default::default(),
         losses: BTreeMap::from([(Loss::NeverReturned, 2)]),
         remarks: vec!["Names of libjson.so.1 are missing: <i>no debug file</i>.".into()],
+        of: None,
+        objects: Vec::new(),
     }
 }
 

@@ -1,8 +1,13 @@
 //! Objects of the target's own types, against what it says that it has planted.
 
+use memleax::event::Tally;
+use memleax::profile::Site;
+use memleax::recording;
 use memleax_targets::{Process, Program, Target, Truth};
 
-use crate::harness::{Monitor, Report, State, assert_truth, may_trace, program_symbols};
+use crate::harness::{
+    Backend, Monitor, Report, State, assert_truth, may_trace, program as program_under_test, program_symbols,
+};
 
 /// The types of `objects.c`.
 const TYPES: &[&str] = &[
@@ -137,6 +142,48 @@ fn a_misspelt_name_is_an_error() {
     before.assert_restored(&target);
     target.ask("go 1");
     target.quit();
+}
+
+/// The recording has what the program planted of each type, of moments and of single events, and so has each kind of report of one type.
+#[test]
+fn recordings_have_the_books_of_each_type() {
+    if !may_trace() {
+        return;
+    }
+    for full in [false, true] {
+        if full && Backend::under_test() == Backend::Bpf {
+            continue;
+        }
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let file = folder.path().join("recording");
+        let program = Target::c("objects").build();
+        let mut record = program_under_test();
+        record.arg("record").args(["--backend", Backend::under_test().name(), "-o"]).arg(&file);
+        record.args(options("--object", TYPES)).args(full.then_some("--full")).arg("--").arg(&program.path);
+        let mut memleax = Process::start(&mut record);
+        let truth = memleax.truth("go 5");
+        memleax.send("quit");
+        let (status, _) = memleax.wait();
+        assert!(status.success(), "{}", memleax.errors());
+        let profile = recording::read(&file, None).expect("a recording").into_profile(&mut |_| None);
+        for spec in TYPES {
+            let name = spec.split_once('=').expect("a type").0;
+            let objects = profile.of_type(name).expect("a type");
+            let sum = |of: fn(&Site) -> Tally| objects.sites.iter().map(of).fold(Tally::default(), Tally::plus);
+            let planted = of_type(&truth, name);
+            let bytes: u64 = planted.sites.iter().map(|site| site.bytes).sum();
+            assert_eq!(sum(|site| site.live), Tally { count: planted.blocks(), bytes }, "{name}");
+            let freed: u64 = planted.sites.iter().map(|site| site.frees).sum();
+            assert_eq!(sum(|site| site.freed).count, freed, "{name}");
+        }
+        for (format, expected) in [("collapsed", "conn_dup 5"), ("text", "never freed  20 objects")] {
+            let mut report = program_under_test();
+            let output =
+                report.args(["report", "--of", "conn", "--format", format]).arg(&file).output().expect("it runs");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains(expected), "{format}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 }
 
 /// What the interpreter leaks of its own modules' libraries: databases of libsqlite3, sessions and contexts of libssl.

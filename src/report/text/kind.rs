@@ -71,10 +71,7 @@ impl Kind<'_> {
     pub(super) fn unknown_frees(self, count: u64) -> String {
         match self {
             Kind::Memory => wording::unknown_frees(count),
-            Kind::Objects(of) => {
-                let text = "not known to be live ignored: from before monitoring began, or freed twice.";
-                format!("{count} free{} of {of} objects {text}", plural(count))
-            }
+            Kind::Objects(_) => wording::unknown_objects(count),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod blocks;
 mod costs;
 mod distribution;
+mod objects;
 mod site_table;
 mod summary;
 #[cfg(test)]
@@ -51,6 +52,10 @@ pub(super) fn write_detail(
     let topics = if detail.topics.is_empty() { &usual[..] } else { &detail.topics };
     let extent = Extent { top: detail.top, threshold: detail.threshold.unwrap_or(0.0) };
     write_topics(profile, topics, extent, output)?;
+    for objects in &profile.objects {
+        writeln!(output)?;
+        objects::write(objects, topics, extent, output)?;
+    }
     // The summary says it.
     Ok(if topics.contains(&Topic::Summary) { Vec::new() } else { wording::shortcomings(profile) })
 }
@@ -69,18 +74,23 @@ fn write_topics(profile: &Profile, topics: &[Topic], extent: Extent, output: &mu
         if place > 0 {
             writeln!(output)?;
         }
-        match topic {
-            Topic::Summary => summary::write(profile, output)?,
-            Topic::View(view) => costs::write(&profile.weigh(view)?, view, extent, output)?,
-            Topic::Sites(order) => site_table::write(profile, *order, extent, output)?,
-            Topic::Blocks => blocks::write(profile, extent, output)?,
-            Topic::Sizes => distribution::write_sizes(profile, extent, output)?,
-            Topic::Lifetimes => distribution::write_lifetimes(profile, extent, output)?,
-            Topic::Ages => distribution::write_ages(profile, extent, output)?,
-            Topic::Trends => trends::write(profile, extent, output)?,
-            Topic::Timeline => time::write_timeline(profile, extent, output)?,
-            Topic::Snapshots => time::write_snapshots(profile, output)?,
-        }
+        write_topic(profile, topic, extent, output)?;
+    }
+    Ok(())
+}
+
+fn write_topic(profile: &Profile, topic: &Topic, extent: Extent, output: &mut dyn Write) -> Result<(), WriteError> {
+    match topic {
+        Topic::Summary => summary::write(profile, output)?,
+        Topic::View(view) => costs::write(&profile.weigh(view)?, costs::Kind::of(profile), view, extent, output)?,
+        Topic::Sites(order) => site_table::write(profile, *order, extent, output)?,
+        Topic::Blocks => blocks::write(profile, extent, output)?,
+        Topic::Sizes => distribution::write_sizes(profile, extent, output)?,
+        Topic::Lifetimes => distribution::write_lifetimes(profile, extent, output)?,
+        Topic::Ages => distribution::write_ages(profile, extent, output)?,
+        Topic::Trends => trends::write(profile, extent, output)?,
+        Topic::Timeline => time::write_timeline(profile, extent, output)?,
+        Topic::Snapshots => time::write_snapshots(profile, output)?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::{heading, percent, remark, sum};
+use super::{heading, objects, percent, remark, sum};
 use crate::event::Tally;
 use crate::profile::Profile;
 use crate::report::style::{Printable, WARNING};
@@ -19,6 +19,10 @@ pub(super) fn write(profile: &Profile, output: &mut dyn Write) -> io::Result<()>
     match &run.ending {
         Some(ending) => remark(ending, output)?,
         None => warn("The recording breaks off; the numbers are those of its last whole entry.", output)?,
+    }
+    if let Some(of) = &profile.of {
+        heading(format_args!("Objects {}", Printable(of)), output)?;
+        return objects::write_totals(profile, output);
     }
     let allocated = sum(profile, |site| site.allocated);
     let row = |output: &mut dyn Write, name: &str, text: String| writeln!(output, "    {name:<12} {text}");

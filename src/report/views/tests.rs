@@ -313,3 +313,18 @@ fn ages_are_told_in_seconds() {
     profile.sites.iter_mut().for_each(|site| site.ages = None);
     assert!(shown_of(&profile, Topic::Ages, USUAL).contains("-- Not known"));
 }
+
+#[test]
+fn objects_are_told_after_memory() {
+    let profile = sample::with_objects();
+    let text = |profile: &Profile, detail: &Detail| {
+        let mut output = StripStream::new(Vec::new());
+        write_detail(profile, &View::Leaks, detail, &mut output).expect("a view that can be had");
+        String::from_utf8(output.into_inner()).expect("UTF-8")
+    };
+    let whole = text(&profile, &Detail::default());
+    let (_, objects) = whole.split_once("== Objects ").expect("a section");
+    assert_snapshot!(objects);
+    let alone = text(profile.of_type("conn").expect("the type"), &Detail::default());
+    assert_snapshot!(alone);
+}
