@@ -17,7 +17,7 @@ pub(crate) use monitor::Monitor;
 pub(crate) use report::{CallStack, Frame, Report};
 pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
 #[cfg(bpf)]
-pub(crate) use tracefs::{ForeignProbe, offset_of};
+pub(crate) use tracefs::{ForeignProbe, offset_of, tracing_folder};
 
 use memleax_targets::{Process, Program, Truth};
 pub(crate) use memleax_targets::{has_program, unable};

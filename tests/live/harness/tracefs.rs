@@ -20,7 +20,7 @@ impl ForeignProbe {
     /// Sets a probe at `place` (`PATH:0xOFFSET`, perhaps followed by `(0xCOUNTER)`); `kind` is `p` for one that is hit there, `r` for
     /// one that is hit when the function returns. `None`, having said why, where that cannot be done.
     pub(crate) fn set(kind: char, name: &str, place: &str) -> Option<Self> {
-        let tracefs = mounted()?;
+        let tracefs = tracing_folder()?;
         let name = format!("memleax_test_{}/{name}", std::process::id());
         let probe = ForeignProbe { tracefs, name };
         probe.define(&format!("{kind}:{} {place}", probe.name)).expect("the probe is accepted");
@@ -41,7 +41,7 @@ impl Drop for ForeignProbe {
 }
 
 /// Where tracefs is mounted; it is mounted at its usual place if it is not yet.
-fn mounted() -> Option<PathBuf> {
+pub(crate) fn tracing_folder() -> Option<PathBuf> {
     let usual = Path::new("/sys/kernel/tracing");
     if !usual.join("uprobe_events").exists() {
         // Another test may be quicker.

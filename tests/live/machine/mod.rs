@@ -1,5 +1,6 @@
 //! `memleax -a`: all processes of a corner of the machine, each by what it says of itself.
 
+mod building;
 mod corner;
 mod filters;
 
