@@ -4,6 +4,7 @@ mod action;
 mod affinity;
 mod attach;
 mod code_map;
+mod confined;
 mod facts;
 mod guard;
 mod guard_code;
@@ -30,6 +31,7 @@ mod trap_mask;
 mod wait;
 mod watch;
 
+pub use confined::Confined;
 pub use facts::{command_line, thread_name};
 pub use hash_map::read_hash_map;
 pub use host::{check_access, host};

@@ -7,6 +7,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use libbpf_rs::{ErrorExt, ErrorKind, Link, MapType, Object, ObjectBuilder, ProgramMut, UprobeMultiOpts, UprobeOpts};
+use memleax_platform::native::Confined;
 use nix::unistd::gettid;
 
 static TRIAL: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/trial.bpf.o")));
@@ -77,17 +78,7 @@ impl Attachment {
     /// Why it does not.
     pub(super) fn try_out(self) -> libbpf_rs::Result<()> {
         self.check()?;
-        let name = match self {
-            Attachment::Session => "session",
-            Attachment::Multi => "multi",
-            Attachment::Perf | Attachment::Old => "perf",
-        };
-        let mut open = ObjectBuilder::default().open_memory(&TRIAL.0)?;
-        for mut program in open.progs_mut() {
-            let wanted = program.name() == name;
-            program.set_autoload(wanted);
-        }
-        let object = open.load()?;
+        let (object, name) = self.trial()?;
         // Beyond what is mapped: no instruction is replaced.
         let offset = usize::try_from(fs::metadata(OURSELVES)?.len()).map_err(io::Error::other)?.saturating_sub(1);
         let attach = |process| {
@@ -104,6 +95,49 @@ impl Attachment {
         };
         drop(attach(i32::try_from(std::process::id()).map_err(io::Error::other)?)?);
         if self == Attachment::Multi { refused(attach) } else { Ok(()) }
+    }
+
+    /// The program that does nothing, loaded, and its name.
+    fn trial(self) -> libbpf_rs::Result<(Object, &'static str)> {
+        let name = match self {
+            Attachment::Session => "session",
+            Attachment::Multi => "multi",
+            Attachment::Perf | Attachment::Old => "perf",
+        };
+        let mut open = ObjectBuilder::default().open_memory(&TRIAL.0)?;
+        for mut program in open.progs_mut() {
+            let wanted = program.name() == name;
+            program.set_autoload(wanted);
+        }
+        Ok((open.load()?, name))
+    }
+
+    /// Traps the return of a function in a child that is confined as by seccomp filters: there are kernels that kill it for that.
+    ///
+    /// # Errors
+    /// That this is one of them, or why it cannot be found out.
+    pub(super) fn try_out_confined(self) -> libbpf_rs::Result<()> {
+        let (object, name) = self.trial()?;
+        let child = Confined::fork()?;
+        let (pid, offset) = (child.pid().0, usize::try_from(Confined::offset()?).map_err(io::Error::other)?);
+        let _link = program(&object, name, |program| match self {
+            Attachment::Session | Attachment::Multi => {
+                let session = self == Attachment::Session;
+                let options =
+                    UprobeMultiOpts { offsets: vec![offset], session, retprobe: !session, ..Default::default() };
+                program.attach_uprobe_multi_with_opts(pid, OURSELVES, "", options)
+            }
+            Attachment::Perf | Attachment::Old => {
+                let options = UprobeOpts { retprobe: true, ..Default::default() };
+                program.attach_uprobe_with_opts(pid, OURSELVES, offset, options)
+            }
+        })?;
+        match child.survives()? {
+            true => Ok(()),
+            false => Err(libbpf_rs::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)).context(
+                "it kills processes with seccomp filters where returns are trapped, as 6.11 to 6.13 do unless repaired",
+            ),
+        }
     }
 }
 
