@@ -155,7 +155,7 @@ __noinline int walk_frames(u32 index)
 			break;
 		}
 		rule = rule_at(exact ? pc : pc - 1);
-		if (loading.objects && (rule & 0xff) == KIND_GAP && !exact && is_like_trampoline(pc)) {
+		if ((rule & 0xff) == KIND_GAP && loading.objects && !exact && is_like_trampoline(pc)) {
 			saved = trapped_return(sp - 8);
 			if (saved) {
 				pc = saved;

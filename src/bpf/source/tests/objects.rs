@@ -57,6 +57,48 @@ fn objects() -> Objects {
     objects
 }
 
+/// A function of two types: each counts its calls, unless the kernel does not tell two probes at one place apart.
+fn check_two_types(variants: &[Attachment]) {
+    let mut target = Target::c("handles").start();
+    let mut both = Objects::default();
+    for text in ["pool=pool_new|pool_free", "arena=pool_new|pool_free"] {
+        both.add_type(text.parse().expect("a type")).expect("another type");
+    }
+    let config = Config { objects: both, ..config(&target, Duration::from_secs(10)) };
+    let crate::config::Target::Process(pid) = config.target else { unreachable!("a process is watched") };
+    let attached = BpfSource::attach_with(pid, &config, NativeTracer::default(), Box::new(|_| None), variants, SIZES);
+    match attached {
+        Err(error @ AttachError::Load { .. }) => memleax_targets::unable(&error.to_string()),
+        Err(error @ AttachError::Ambiguous { .. }) if variants == OLD => {
+            assert!(error.to_string().starts_with("cannot follow pool_new of "), "{error}");
+        }
+        Err(error) => panic!("{error}"),
+        Ok(mut source) => {
+            assert!(variants != OLD, "they cannot be told apart");
+            let mut told = Told::default();
+            target.ask("go 5");
+            source.detach(&mut told).expect("a source that can be left");
+            for class in [Class(1), Class(2)] {
+                let counts = [told.sum(class, |totals| totals.allocated), told.sum(class, |totals| totals.freed)];
+                assert_eq!(counts, [20, 10]);
+            }
+        }
+    }
+    target.quit();
+}
+
+#[test]
+fn a_function_of_two_types_counts_for_each() {
+    check_two_types(BEST);
+    check_two_types(&[Attachment::Multi]);
+    check_two_types(&[Attachment::Perf]);
+}
+
+#[test]
+fn a_function_of_two_types_is_refused_by_old_programs() {
+    check_two_types(OLD);
+}
+
 fn check(variants: &[Attachment]) {
     let mut target = Target::c("handles").start();
     let config = Config { objects: objects(), ..config(&target, Duration::from_secs(10)) };
