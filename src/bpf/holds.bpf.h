@@ -31,14 +31,22 @@ struct {
 	MAP(BPF_MAP_TYPE_HASH, u32, struct hold_calls, 32768, 0);
 } hold_calls SEC(".maps");
 
+/* What a new one is: too large for the stack. */
+struct {
+	MAP(BPF_MAP_TYPE_ARRAY, u32, struct hold_calls, 1, 0);
+} no_hold_calls SEC(".maps");
+
 static __always_inline struct hold_calls *hold_calls_of_thread(void)
 {
-	u32 thread = bpf_get_current_pid_tgid();
-	struct hold_calls *of_thread = bpf_map_lookup_elem(&hold_calls, &thread), none = {};
+	u32 thread = bpf_get_current_pid_tgid(), zero = 0;
+	struct hold_calls *of_thread = bpf_map_lookup_elem(&hold_calls, &thread), *none;
 
 	if (of_thread)
 		return of_thread;
-	bpf_map_update_elem(&hold_calls, &thread, &none, BPF_NOEXIST);
+	none = bpf_map_lookup_elem(&no_hold_calls, &zero);
+	if (!none)
+		return NULL;
+	bpf_map_update_elem(&hold_calls, &thread, none, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&hold_calls, &thread);
 }
 #else
@@ -87,15 +95,17 @@ __noinline int is_part_of_other(u64 instruction, u64 key, u64 bp, u64 bx, u64 sp
 		if (!is_part)
 			count = outer;
 	}
+	of_thread->count = count;
+	/* Read anew, as old kernels' verifiers take what they know of it by now for a contradiction. */
+	count = *(volatile u64 *)&of_thread->count;
 	if (count < HOLD_CALLS && !bpf_probe_read_user(&word, sizeof(word), (void *)sp)) {
 		call = &of_thread->at[count & (HOLD_CALLS - 1)];
 		call->sp = sp;
 		call->return_address = word;
 		call->key = key;
 		call->instruction = instruction;
-		count++;
+		of_thread->count = count + 1;
 	}
-	of_thread->count = count;
 	return is_part;
 }
 

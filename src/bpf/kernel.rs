@@ -460,7 +460,7 @@ mod tests {
                     "live" => bucket::WORDS,
                     "overflow" => bucket::BLOCK_WORDS,
                     "scratch" | "records" | "nowhere" | "nowhere_session" => continue,
-                    "calls" | "object_calls" | "no_object_calls" | "hold_calls" => continue,
+                    "calls" | "object_calls" | "no_object_calls" | "hold_calls" | "no_hold_calls" => continue,
                     rodata if rodata.ends_with(".rodata") => 3,
                     other => panic!("what is in {other}?"),
                 };

@@ -68,15 +68,17 @@ static __noinline void trap_return(struct object_calls *of_thread, u64 sp, u64 i
 	}
 	if (is_tail_call)
 		word = trapped_return(sp);
+	of_thread->traps.count = count;
+	/* Read anew, as old kernels' verifiers take what they know of it by now for a contradiction. */
+	count = *(volatile u64 *)&of_thread->traps.count;
 	if (count < TRAPS) {
 		trap = &of_thread->traps.at[count & (TRAPS - 1)];
 		trap->sp = sp;
 		trap->return_address = word;
 		trap->instruction = instruction;
 		trap->classes = classes;
-		count++;
+		of_thread->traps.count = count + 1;
 	}
-	of_thread->traps.count = count;
 }
 
 /* A call has returned whose return address was at `sp`: which classes' calls that were. */
