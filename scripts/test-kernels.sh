@@ -18,12 +18,12 @@ KERNELS='
 newest sid      uprobe session
 '
 # C and C++ with each kind of executable, threads (but not a quarter of a million pairs: this is slow), forks and execs, libraries that come
-# and go, all ways to end.
+# and go, all ways to end, objects.
 TESTS=(
     ground_truth::c_pie ground_truth::c_static_glibc ground_truth::c_static_musl ground_truth::c_dynamic_musl
     ground_truth::c_stripped ground_truth::c_without_plt ground_truth::cpp_pie ground_truth::cpp_static ground_truth::rust
     threads::four_threads threads::thread_storm threads::attach_and_detach threads::block_in_flight threads::realloc_that
-    children:: modules::library_loaded modules::replaced_executable endings::
+    children:: modules::library_loaded modules::replaced_executable endings:: objects::every_object objects::in_several_threads
 )
 # Seconds: for all tests under one kernel.
 PATIENCE=900
