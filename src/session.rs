@@ -449,10 +449,10 @@ fn observe(
 ) -> End {
     let mut moments = Moments::new(config.interval);
     let duration = config.duration.unwrap_or(Duration::MAX);
-    loop {
+    let end = loop {
         let progress = match source.observe(&mut feed) {
             Ok(progress) => progress,
-            Err(error) => return End::BrokeOff(error),
+            Err(error) => break End::BrokeOff(error),
         };
         for notice in source.notices() {
             reporter.notice(notice);
@@ -468,7 +468,7 @@ fn observe(
         }
         moments.pass(&mut feed, signals, source, reporter, reception);
         if let Progress::TargetEnded(status) = progress {
-            return End::Target(status);
+            break End::Target(status);
         }
         match &mut program {
             Some(program) => {
@@ -476,7 +476,7 @@ fn observe(
                     program.has_ended();
                 }
                 if let Some(signal) = program.relay(signals) {
-                    return End::Leave(signal);
+                    break End::Leave(signal);
                 }
                 if signals.suspend_requested() {
                     program.suspend();
@@ -486,15 +486,17 @@ fn observe(
             None => {}
         }
         if let Some(limit) = feed.tracker.limit_reached() {
-            return End::Limit(limit);
+            break End::Limit(limit);
         } else if signals.end_requested() || reception.end_requested() {
-            return End::Signal;
+            break End::Signal;
         } else if reporter.has_ended() {
-            return End::Output;
+            break End::Output;
         } else if feed.now.since(Timestamp::default()) >= duration {
-            return End::Duration;
+            break End::Duration;
         }
-    }
+    };
+    moments.settle(&mut feed, source, reporter);
+    end
 }
 
 /// The tracker, and how late it is by the source's clock.

@@ -2,8 +2,8 @@
 
 use memleax_platform::{ExitStatus, Pid};
 
-use crate::event::StackId;
 pub use crate::event::{Class, HookedModule, Notice, Sink};
+use crate::event::{StackId, Timestamp};
 use crate::histogram::Histogram;
 use crate::notable::KnownBlock;
 use crate::stack::StackTable;
@@ -94,6 +94,11 @@ pub trait Source {
     fn object_ages(&self, class: Class) -> Vec<(StackId, Histogram)> {
         let _ = class;
         Vec::new()
+    }
+
+    /// Of a source that counts itself: the time of its last look at all blocks.
+    fn last_look(&self) -> Option<Timestamp> {
+        None
     }
 
     /// The stacks that events named.

@@ -94,6 +94,8 @@ pub struct BpfSource<T> {
     began: u64,
     /// The time of the last event.
     told: Timestamp,
+    /// The time of the last census.
+    counted: Timestamp,
     next_census: u64,
     /// No census before, whoever asks.
     earliest_census: u64,
@@ -249,6 +251,7 @@ impl<T: Tracer> BpfSource<T> {
             expire: config.limits.expire,
             began: native::monotonic_nanoseconds(),
             told: Timestamp::default(),
+            counted: Timestamp::default(),
             next_census: 0,
             earliest_census: 0,
             seen: Counters::default(),
@@ -366,7 +369,7 @@ impl<T: Tracer> BpfSource<T> {
             .map(|number| (number, books::site(self.kernel.sites(), number)))
             .collect();
         let at = self.now();
-        self.told = at;
+        (self.told, self.counted) = (at, at);
         let now = native::monotonic_nanoseconds();
         let expired_until = now.saturating_sub(u64::try_from(self.expire.as_nanos()).unwrap_or(u64::MAX));
         let mut census = Census::new(now);
@@ -527,6 +530,10 @@ impl<T: Tracer> Source for BpfSource<T> {
 
     fn notable_objects(&self, class: Class) -> Vec<KnownBlock> {
         self.notable.get(usize::from(class.0)).cloned().unwrap_or_default()
+    }
+
+    fn last_look(&self) -> Option<Timestamp> {
+        Some(self.counted)
     }
 
     fn ages(&self) -> Vec<(StackId, Histogram)> {

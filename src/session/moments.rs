@@ -24,6 +24,8 @@ pub(super) struct Moments {
     last: Timestamp,
     interval: Option<Duration>,
     last_interval: Timestamp,
+    /// Why a snapshot was asked for, and when: it is taken once the source has looked.
+    asked: Option<(&'static str, Timestamp)>,
     /// When each block may be looked at again.
     next_look: Option<Instant>,
     /// To be answered once the source has told how things are now.
@@ -34,7 +36,7 @@ impl Moments {
     /// With a snapshot each `interval`.
     pub(super) fn new(interval: Option<Duration>) -> Self {
         let never = Timestamp::default();
-        Self { last: never, interval, last_interval: never, next_look: None, waiting: Vec::new() }
+        Self { last: never, interval, last_interval: never, asked: None, next_look: None, waiting: Vec::new() }
     }
 
     /// Does what is due.
@@ -49,7 +51,7 @@ impl Moments {
         feed.marks.hand_over(source, reporter);
         bound_events(feed, reporter);
         let now = feed.now;
-        let cause = if signals.snapshot_requested() {
+        let new = if signals.snapshot_requested() {
             Some("signal")
         } else if self.interval.is_some_and(|interval| now.since(self.last_interval) >= interval) {
             self.last_interval = now;
@@ -57,6 +59,15 @@ impl Moments {
         } else {
             None
         };
+        // Who asks himself is not put off with what is due anyway.
+        if new == Some("signal") || self.asked.is_none() {
+            self.asked = new.map(|cause| (cause, now)).or(self.asked);
+        }
+        let cause = self.asked.take_if(|(_, at)| source.last_look().is_none_or(|look| look >= *at));
+        if self.asked.is_some() {
+            source.hasten();
+        }
+        let cause = cause.map(|(cause, _)| cause);
         let questions = self.questions(source, reception);
         let is_asked = cause.is_some() || !questions.is_empty();
         let is_due = now.since(self.last) >= PERIOD;
@@ -77,6 +88,14 @@ impl Moments {
         }
         if !questions.is_empty() {
             reporter.questions(questions);
+        }
+    }
+
+    /// Observation ends: a snapshot that was asked for is of what is known.
+    pub(super) fn settle(&mut self, feed: &mut Feed<'_>, source: &mut dyn Source, reporter: &mut Reporter) {
+        if let Some((cause, _)) = self.asked.take() {
+            take(feed, true, source, reporter);
+            reporter.snapshot(cause.into(), true);
         }
     }
 

@@ -33,5 +33,6 @@ mod signals;
 mod threads;
 mod totals;
 mod tracing;
+mod trends;
 #[cfg(bpf)]
 mod uprobes;

@@ -1,7 +1,7 @@
 //! Programs of the real world under load: 20 attach/detach cycles each, and every answer they give is checked.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use memleax_targets::{Process, Target, patience};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Monitor, State, has_program, may_trace, rounds, wait_until_idle};
+use crate::harness::{Monitor, RedisServer, State, has_program, may_trace, rounds, wait_until_idle};
 
 /// Checked answers per half cycle: while attached, and after detaching.
 const ANSWERS: usize = 5;
@@ -58,16 +58,10 @@ fn redis() {
     if !may_trace() || !has_program("redis-server") {
         return;
     }
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let socket = directory.path().join("redis.sock");
-    let mut command = Command::new("redis-server");
-    command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
-    let mut server = Process::spawn(command.current_dir(directory.path()));
-    while !server.line().expect("redis gets ready").contains("eady to accept connections") {}
-
-    let mut client = Redis::connect(&socket);
+    let server = RedisServer::start(&[]);
+    let mut client = server.connect();
     let mut round = 0u64;
-    cycles_under_load(server.id(), || {
+    cycles_under_load(server.process.id(), || {
         round += 1;
         let (key, value) = (format!("key:{}", round % 100), "v".repeat(usize::try_from(round % 3000).unwrap_or(0)));
         assert_eq!(client.ask(&["SET", &key, &value]), "+OK");
@@ -78,34 +72,6 @@ fn redis() {
         assert_eq!(client.ask(&["RPUSH", &list, "a", "b", &value]), ":3");
         assert_eq!(client.ask(&["DEL", &list]), ":1");
     });
-}
-
-struct Redis {
-    stream: BufReader<UnixStream>,
-}
-
-impl Redis {
-    fn connect(socket: &Path) -> Self {
-        Redis { stream: BufReader::new(UnixStream::connect(socket).expect("redis listens")) }
-    }
-
-    /// Sends a command; the first line of the answer.
-    fn ask(&mut self, words: &[&str]) -> String {
-        let mut text = format!("*{}\r\n", words.len());
-        for word in words {
-            text += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        self.stream.get_mut().write_all(text.as_bytes()).expect("redis reads");
-        let mut line = String::new();
-        self.stream.read_line(&mut line).expect("redis answers");
-        line.trim_end().to_owned()
-    }
-
-    fn bulk(&mut self, length: usize) -> String {
-        let mut bytes = vec![0; length + 2];
-        self.stream.read_exact(&mut bytes).expect("redis answers");
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
-    }
 }
 
 #[test]

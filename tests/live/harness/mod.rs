@@ -4,6 +4,7 @@ mod backend;
 mod judge;
 mod launched;
 mod monitor;
+mod redis;
 mod report;
 mod state;
 #[cfg(bpf)]
@@ -14,6 +15,7 @@ pub(crate) use backend::{Backend, memleax, program};
 pub(crate) use judge::{assert_truth, lines_checked, program_symbols, program_symbols_of};
 pub(crate) use launched::{InTerminal, Launched};
 pub(crate) use monitor::Monitor;
+pub(crate) use redis::RedisServer;
 pub(crate) use report::{CallStack, Frame, Report};
 pub(crate) use state::{State, text_differences, tracer_of, wait_until_idle};
 #[cfg(bpf)]

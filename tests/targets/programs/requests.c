@@ -20,7 +20,9 @@ static unsigned batched;
 
 NOINLINE static void *leak(void) {
     leaked++;
-    return malloc(48);
+    void *block = malloc(48);
+    KEEP();
+    return block;
 }
 
 NOINLINE static void cache_store(unsigned key) {
