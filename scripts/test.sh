@@ -9,7 +9,7 @@ export PATH
 CARGO=${CARGO:-cargo}
 
 # The live tests that name their backend themselves, or count what only one has.
-of_one_backend='backend follow harness hits tracing uprobes'
+of_one_backend='backend follow harness hits machine tracing uprobes'
 
 # Over FreeBSD's rules (platform/shim) these are otherwise, or not there:
 # the target dies when memleax is killed by SIGKILL,
@@ -24,7 +24,7 @@ otherwise_on_freebsd="$otherwise_on_freebsd modules::replaced_executable options
 # a child that is born while its parent ends may not be known when memleax ends, and dies with it,
 otherwise_on_freebsd="$otherwise_on_freebsd launch::a_program_that_goes_to_the_background launch::sigkill_while_a_program_is_started"
 # and these are of another backend, or know nothing of one.
-otherwise_on_freebsd="$otherwise_on_freebsd backend:: follow:: harness:: tracing:: uprobes::"
+otherwise_on_freebsd="$otherwise_on_freebsd backend:: follow:: harness:: machine:: tracing:: uprobes::"
 
 # The shim stops thread after thread for each breakpoint: this takes it minutes. What they count is the same as by ptrace.
 slow_over_shim="threads::eight_threads_24000_leaks totals::"

@@ -1,6 +1,6 @@
 //! memleax against real processes. One module a concern; each test starts its own target and ends it by its pid.
 //!
-//! They watch by ptrace, or by what `MEMLEAX_TEST_BACKEND` names; `tracing` and `follow` by ptrace only, `uprobes` by bpf only, `backend` by both.
+//! They watch by ptrace, or by what `MEMLEAX_TEST_BACKEND` names; `tracing` and `follow` by ptrace only, `uprobes` and `machine` by bpf only, `backend` by both.
 //!
 //! `MEMLEAX_STRESS=1` runs the repeated ones as often as the promises are worded (20 or 100 times), instead of a few times.
 
