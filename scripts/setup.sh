@@ -54,6 +54,7 @@ test   gdb                            gdb                           gdb         
 test   valgrind                       valgrind                      valgrind          valgrind    valgrind           valgrind     valgrind
 test   chromium|chromium-browser|google-chrome|chrome chromium|chromium-browser chromium chromium chromium    chromium     chromium
 test   heaptrack_print                heaptrack                     heaptrack         heaptrack   heaptrack          -            -
+test   tmux                           tmux                          tmux              tmux        tmux               tmux         tmux
 test   promtool                       prometheus                    golang-github-prometheus prometheus golang-github-prometheus-prometheus prometheus prometheus
 test   go                             golang-go                     golang            go          go                 go           go
 bench  heaptrack                      heaptrack                     heaptrack         heaptrack   heaptrack          -            -

@@ -48,6 +48,7 @@ memleax [OPTIONS] <PID>
        memleax [OPTIONS] -- <COMMAND> [ARGS]...
        memleax -a [INTERVAL] [OPTIONS OF ITS OWN]
        memleax record [OPTIONS] -o <FILE> <PID>|-- <COMMAND> [ARGS]...
+       memleax top [OPTIONS] <PID>|-- <COMMAND> [ARGS]...
        memleax report [OPTIONS] <FILE>
        memleax diff [OPTIONS] <BEFORE> <AFTER>
        memleax ctl <PID> stats|show <ID>|snapshot|report <FORMAT>|stop
@@ -136,6 +137,19 @@ enum Instead {
         max_size: u64,
     },
 
+    /// Watch a process or a program by a display that renews itself: call stacks by live bytes, growth or rate
+    ///
+    /// Its keys are shown by `?`. Who leaves it by `q` leaves the process as it was found, and reads the final statistics. What COMMAND
+    /// reads and writes is not shown.
+    #[command(override_usage = "memleax top [OPTIONS] <PID>\n       memleax top [OPTIONS] -- <COMMAND> [ARGS]...")]
+    Top {
+        #[command(flatten)]
+        watch: WatchArguments,
+
+        #[command(flatten)]
+        documents: DocumentArguments,
+    },
+
     /// Make reports of a recording
     Report {
         /// The recording
@@ -204,6 +218,8 @@ pub enum Command {
         metrics: Option<Wish>,
         /// Where the live report goes instead of the standard stream.
         live_output: Option<PathBuf>,
+        /// By a display that renews itself.
+        display: bool,
     },
     /// Make reports of a recording.
     Report {
@@ -284,7 +300,22 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
             watch.check()?;
             let (metrics, live_output) = (watch.metrics(), watch.live_output());
             let (config, log) = watch.into_config(Keep::File { path: output, limit: max_size, full })?;
-            return Ok(Command::Watch { config: config.into(), log, wanted: Wanted::default(), metrics, live_output });
+            return Ok(Command::Watch {
+                config: config.into(),
+                log,
+                wanted: Wanted::default(),
+                metrics,
+                live_output,
+                display: false,
+            });
+        }
+        Some(Instead::Top { watch, documents }) => {
+            watch.check()?;
+            let wanted = documents.into_wanted(watch.launches().then_some(Format::Text))?;
+            let (metrics, live_output) = (watch.metrics(), watch.live_output());
+            let (config, log) = watch.under_display().into_config(kept(&wanted))?;
+            objects::check(wanted.of.as_deref(), &config.objects)?;
+            return Ok(Command::Watch { config: config.into(), log, wanted, metrics, live_output, display: true });
         }
         Some(Instead::Report { recording, documents, reading }) => {
             let wanted = documents.into_wanted(Some(Format::Text))?;
@@ -310,14 +341,17 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     // What a program never freed is known when it ends: that is its report.
     let default = arguments.watch.launches().then_some(Format::Text);
     let wanted = arguments.documents.into_wanted(default)?;
-    // Whether what is left counts as leaked is seen in the recording.
-    let is_kept = !wanted.documents.is_empty() || wanted.filters.leave_out();
-    let keep = if is_kept { Keep::Whole } else { Keep::Nothing };
     arguments.watch.check()?;
     let (metrics, live_output) = (arguments.watch.metrics(), arguments.watch.live_output());
-    let (config, log) = arguments.watch.into_config(keep)?;
+    let (config, log) = arguments.watch.into_config(kept(&wanted))?;
     objects::check(wanted.of.as_deref(), &config.objects)?;
-    Ok(Command::Watch { config: config.into(), log, wanted, metrics, live_output })
+    Ok(Command::Watch { config: config.into(), log, wanted, metrics, live_output, display: false })
+}
+
+/// What is to be kept of a run for the reports. Whether what filters left counts as leaked is seen in the recording.
+fn kept(wanted: &Wanted) -> Keep {
+    let is_kept = !wanted.documents.is_empty() || wanted.filters.leave_out();
+    if is_kept { Keep::Whole } else { Keep::Nothing }
 }
 
 /// Writes the completion script of `shell`.

@@ -29,6 +29,7 @@ pub mod session;
 pub mod source;
 pub mod stack;
 pub mod symbol;
+pub mod top;
 pub mod tracker;
 pub mod trend;
 pub mod unwind;

@@ -379,7 +379,7 @@ fn watch(
             report::End::Terminated
         }
     };
-    reception.close(&recorder::sentence(end));
+    reception.close(&recorder::sentence(end), matches!(end, report::End::TargetEnded(_)));
     marks.hand_over(source, &mut reporter);
     match &mut log {
         Some(log) => {
@@ -421,7 +421,7 @@ fn watch(
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => errors.push(error),
     }
-    reception.wait();
+    reception.wait(&mut is_hurried);
     let leaked_by_children = children.map(Children::wait).unwrap_or_default();
     let program = program.map(|mut program| ended.unwrap_or_else(|| program.wait(signals)));
     if errors.is_empty() {

@@ -60,7 +60,7 @@ pub(super) struct WatchArguments {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
 
-    /// Take a snapshot so often, and show it
+    /// Take a snapshot so often, and list the largest live blocks and call stacks (or show another --view)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     interval: Option<Duration>,
 
@@ -139,6 +139,13 @@ impl WatchArguments {
             return Err(clap::Error::raw(clap::error::ErrorKind::TooManyValues, text));
         }
         Ok(())
+    }
+
+    /// The same below a display: it shows what live lines would tell, and goes on until it is left.
+    pub(super) fn under_display(self) -> WatchArguments {
+        let never = |asked: Option<u64>| asked.or(Some(u64::MAX));
+        let (expired_blocks, call_stacks) = (never(self.expired_blocks), never(self.call_stacks));
+        WatchArguments { quiet: true, expired_blocks, call_stacks, interval: None, ..self }
     }
 
     /// How to watch what, if anything is to be watched; and what is logged.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::backtrace;
 use super::human;
 use super::style::{CALL_STACK, FAINT, HEADING, Plain, Printable};
-use super::views::place;
+pub(crate) use super::views::place;
 use super::wording;
 use crate::event::Tally;
 use crate::histogram::Histogram;

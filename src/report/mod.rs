@@ -17,6 +17,7 @@ pub mod human;
 mod json;
 mod json_lines;
 mod lasting;
+mod lists;
 mod live;
 mod machine_lines;
 mod machine_table;

@@ -20,7 +20,7 @@ use memleax_platform::{ExitStatus, Pid};
 use super::live::written;
 use super::style::{HEADING, LEAK, Printable, WARNING};
 use super::wording;
-use super::{Detail, End, Format, Live, backtrace, human};
+use super::{Detail, End, Format, Live, backtrace, human, lists};
 use crate::event::{Notice, StackId};
 use crate::profile::{Profile, Topic, View};
 use crate::symbol::NamedStack;
@@ -236,6 +236,10 @@ impl<W: Write> Live for Text<W> {
                 human::time(at),
                 human::tally(snapshot.moment.live)
             ))?;
+        }
+        let is_at_interval = profile.snapshots.last().is_some_and(|snapshot| snapshot.cause == "interval");
+        if is_at_interval && *view == View::Leaks {
+            return lists::write(profile, &mut self.output);
         }
         if let Err(error) = profile.weigh(view) {
             return self.remark(&error.to_string());

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long attendants may go on after the run.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How often a signal is looked for that hurries.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// Why there is no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InquiryError {
@@ -108,6 +111,18 @@ impl Inquirer {
         self.desk.state().ending.is_some()
     }
 
+    /// True if that is because the target itself has ended.
+    #[must_use]
+    pub fn has_target_ended(&self) -> bool {
+        self.desk.state().has_target_ended
+    }
+
+    /// True if memleax is to end now, and waits only for attendants that stay.
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        self.desk.is_dismissed.load(Ordering::Acquire)
+    }
+
     /// Waits until the target is left or has ended, at most so long. Then it says how, as a sentence.
     #[must_use]
     pub fn wait_for_end(&self, at_most: Duration) -> Option<String> {
@@ -130,6 +145,7 @@ pub(super) struct Question {
 struct Desk {
     is_asked: AtomicBool,
     is_to_stop: AtomicBool,
+    is_dismissed: AtomicBool,
     state: Mutex<State>,
     over: Condvar,
 }
@@ -138,6 +154,7 @@ struct Desk {
 struct State {
     questions: Vec<Question>,
     ending: Option<String>,
+    has_target_ended: bool,
 }
 
 impl Desk {
@@ -157,12 +174,19 @@ impl std::fmt::Debug for Desk {
 pub struct Attendant {
     name: &'static str,
     work: Box<dyn FnOnce(Inquirer) + Send>,
+    stays: bool,
 }
 
 impl Attendant {
     /// One that does `work`, in a thread of this name.
     pub fn new(name: &'static str, work: impl FnOnce(Inquirer) + Send + 'static) -> Attendant {
-        Attendant { name, work: Box::new(work) }
+        Attendant { name, work: Box::new(work), stays: false }
+    }
+
+    /// The same, which memleax waits for at its end until a signal says otherwise: somebody is looking at it.
+    #[must_use]
+    pub fn that_stays(self) -> Attendant {
+        Attendant { stays: true, ..self }
     }
 }
 
@@ -172,11 +196,18 @@ impl std::fmt::Debug for Attendant {
     }
 }
 
+/// An attendant's thread.
+struct Attending {
+    name: &'static str,
+    ended: Receiver<Infallible>,
+    stays: bool,
+}
+
 /// The other side of the desk: the run's.
 pub(super) struct Reception {
     desk: Arc<Desk>,
     /// Of each attendant: disconnected when its thread is over, however that came about.
-    attending: Vec<(&'static str, Receiver<Infallible>)>,
+    attending: Vec<Attending>,
 }
 
 impl Reception {
@@ -186,14 +217,14 @@ impl Reception {
     /// If the system has no thread left for us; those that were started are told that it is over.
     pub(super) fn open(attendants: Vec<Attendant>, target: Pid, backend: &str) -> io::Result<Self> {
         let mut reception = Reception { desk: Arc::default(), attending: Vec::new() };
-        for Attendant { name, work } in attendants {
+        for Attendant { name, work, stays } in attendants {
             let (alive, ended) = mpsc::channel::<Infallible>();
             let inquirer = Inquirer { target, backend: backend.into(), desk: Arc::clone(&reception.desk) };
             thread::Builder::new().name(name.into()).spawn(move || {
                 let _alive = alive;
                 work(inquirer);
             })?;
-            reception.attending.push((name, ended));
+            reception.attending.push(Attending { name, ended, stays });
         }
         Ok(reception)
     }
@@ -220,17 +251,24 @@ impl Reception {
     }
 
     /// Monitoring is over, for the reason that this sentence tells.
-    pub(super) fn close(&self, ending: &str) {
+    pub(super) fn close(&self, ending: &str, has_target_ended: bool) {
         let mut state = self.desk.state();
         state.questions.clear();
-        state.ending.get_or_insert_with(|| ending.into());
+        if state.ending.is_none() {
+            state.ending = Some(ending.into());
+            state.has_target_ended = has_target_ended;
+        }
         self.desk.over.notify_all();
     }
 
-    /// Waits for the attendants, but not forever.
-    pub(super) fn wait(self) {
+    /// Waits for the attendants: for those that stay until `is_hurried`, for the others not long.
+    pub(super) fn wait(self, is_hurried: &mut dyn FnMut() -> bool) {
+        for attending in self.attending.iter().filter(|attending| attending.stays) {
+            while attending.ended.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) && !is_hurried() {}
+        }
+        self.desk.is_dismissed.store(true, Ordering::Release);
         let until = Instant::now() + FAREWELL;
-        for (name, ended) in &self.attending {
+        for Attending { name, ended, .. } in &self.attending {
             let left = until.saturating_duration_since(Instant::now());
             if ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
                 tracing::warn!("the thread `{name}` does not end; it is left behind");
@@ -242,6 +280,6 @@ impl Reception {
 impl Drop for Reception {
     /// Whatever ended the run, nobody is to wait for an answer.
     fn drop(&mut self) {
-        self.close("Monitoring broke off.");
+        self.close("Monitoring broke off.", false);
     }
 }

@@ -31,6 +31,7 @@ mod safety;
 mod session;
 mod signals;
 mod threads;
+mod top;
 mod totals;
 mod tracing;
 mod trends;

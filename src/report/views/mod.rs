@@ -113,7 +113,7 @@ impl fmt::Display for Label {
 }
 
 /// Where a site is, on one line: the innermost function that is not the allocator's, and its callers as far as there is room.
-pub(in crate::report) fn place(site: &Site) -> String {
+pub(crate) fn place(site: &Site) -> String {
     let mut calls = site.stack.calls().skip(1).map(|call| match (call.file(), call.line()) {
         (Some(file), Some(line)) => format!("{} ({}:{line})", call.name(), file.rsplit('/').next().unwrap_or(file)),
         _ => call.name(),
