@@ -159,6 +159,22 @@ impl Breakpoints {
         }
     }
 
+    /// The functions whose breakpoint somebody else has taken out: the program's own byte is there. So does the kernel when another tool's
+    /// uprobe at the same place ends (`set_orig_insn`, `kernel/events/uprobes.c`).
+    pub(super) fn taken_out<T: Tracer>(&self, tracer: &mut T, stop: &Stop) -> Result<Vec<&'static str>, Error> {
+        let mut taken = Vec::new();
+        for (&address, breakpoint) in &self.table {
+            let Some(function) = breakpoint.meaning.function else { continue };
+            let mut byte = [0];
+            if tracer.read(stop, address, &mut byte)? == 1 && byte[0] == breakpoint.original {
+                taken.push(function.name);
+            }
+        }
+        taken.sort_unstable();
+        taken.dedup();
+        Ok(taken)
+    }
+
     /// Takes every breakpoint out of the memory of `stop`'s process, and verifies that. Bytes that somebody else has
     /// written since stay. Returns the addresses where our byte could not be taken out.
     pub(super) fn restore_all<T: Tracer>(&self, tracer: &mut T, stop: &Stop) -> Result<Vec<u64>, Error> {

@@ -89,6 +89,18 @@ impl<T: Tracer> Engine<T> {
         }
         if !undone.breakpoints
             && let Some(stop) = stops.iter().find(|stop| self.has_target_memory(stop))
+            && let Some(taken) = undone.note(self.breakpoints.taken_out(&mut self.tracer, stop))
+            && !taken.is_empty()
+        {
+            undone.problems.push(format!(
+                "somebody else has taken out breakpoints of ours while process {} was watched, as the end of another tool's uprobes does: \
+                 of {}, calls are missing since then",
+                stop.pid,
+                taken.join(", ")
+            ));
+        }
+        if !undone.breakpoints
+            && let Some(stop) = stops.iter().find(|stop| self.has_target_memory(stop))
             && let Some(kept) = undone.note(self.breakpoints.restore_all(&mut self.tracer, stop))
         {
             undone.breakpoints = true;

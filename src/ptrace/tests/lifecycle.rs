@@ -70,6 +70,17 @@ fn detaching_delivers_a_signal_and_a_trap_that_are_not_ours() {
 }
 
 #[test]
+fn a_breakpoint_that_somebody_took_out_is_told() {
+    let mut rig = rig();
+    let malloc = rig.machine().label("/program", "malloc");
+    let original = rig.engine.breakpoints.get(malloc).expect("a breakpoint").original;
+    rig.machine().peek(TARGET, malloc, 1).expect("text")[0] = original;
+    let problems = rig.engine.detach();
+    assert!(problems.len() == 1 && problems[0].ends_with("of malloc, calls are missing since then"), "{problems:?}");
+    assert_eq!(rig.machine().patched(TARGET), [0; 0]);
+}
+
+#[test]
 fn detaching_leaves_bytes_that_somebody_else_wrote() {
     let mut rig = rig();
     let malloc = rig.machine().label("/program", "malloc");
