@@ -115,6 +115,7 @@ struct Arguments {
 
 /// What to do instead of watching.
 #[derive(Subcommand, Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and it is taken apart at once")]
 enum Instead {
     /// Watch a process or a program, and write a recording, of which `memleax report` makes any report later
     #[command(
