@@ -1,7 +1,9 @@
 //! Which functions hand out objects, or memory besides those that are known.
 
+use std::path::PathBuf;
+
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
+use clap::{Args, CommandFactory, ValueHint};
 
 use super::Arguments;
 use crate::objects::{Allocator, ObjectType, Objects};
@@ -15,6 +17,10 @@ pub(super) struct ObjectArguments {
     /// These functions allocate memory, too: ALLOCATORS|DEALLOCATORS[|REALLOCATORS], as in pool_alloc(size=2)|pool_free(2); may be repeated
     #[arg(long, value_name = "FUNCTIONS")]
     allocator: Vec<Allocator>,
+
+    /// Read types of objects and allocators from FILE, too (TOML: [[object]] with name, allocators, deallocators, refs, unrefs)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Vec<PathBuf>,
 }
 
 impl ObjectArguments {
@@ -24,9 +30,13 @@ impl ObjectArguments {
     /// What is wrong with it.
     pub(super) fn into_objects(self) -> Result<Objects, clap::Error> {
         let mut objects = Objects::default();
+        let usage_error = |text: String| Arguments::command().error(ErrorKind::ValueValidation, text);
+        for path in &self.config {
+            objects.add_file(path).map_err(|error| usage_error(error.to_string()))?;
+        }
         for of in self.object {
             let added = objects.add_type(of);
-            added.map_err(|error| Arguments::command().error(ErrorKind::ValueValidation, error))?;
+            added.map_err(|error| usage_error(error.to_string()))?;
         }
         self.allocator.into_iter().for_each(|allocator| objects.add_allocator(allocator));
         Ok(objects)

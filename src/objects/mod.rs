@@ -1,12 +1,14 @@
 //! What the user says of functions that hand out objects (connections, handles, sessions), or memory: data, as the command line and the
 //! configuration file have it.
 
+mod file;
 mod syntax;
 
 use std::str::FromStr;
 
 use crate::allocator::{Class, NamedFunction, Shape};
 
+pub use file::FileError;
 pub use syntax::SyntaxError;
 
 /// All that was said.
