@@ -333,6 +333,8 @@ fn start_log(level: tracing::Level, output: impl Write + Send + 'static) -> Work
 fn exit_code(result: io::Result<()>, code: u8) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // `memleax --help | head`: the reader had enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => complaint(&error, code),
     }
 }

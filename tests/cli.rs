@@ -21,6 +21,19 @@ fn help_is_short_or_long() {
     memleax(&["--help"]).success().stdout_eq(file!["cli/help.txt"]).stderr_eq("");
 }
 
+/// As with `memleax --help | head -1`.
+#[test]
+fn a_reader_who_has_had_enough_is_no_error() {
+    for answer in [&["--help"][..], &["--man"], &["--completions", "bash"], &["--list-noise"], &["doctor"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let memleax =
+            Process::new(env!("CARGO_BIN_EXE_memleax")).args(answer).stdout(writer).stderr(Stdio::piped()).output();
+        let output = memleax.expect("it runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{answer:?}: {output:?}");
+    }
+}
+
 #[test]
 fn the_version_is_told_three_ways() {
     for option in ["-v", "-V", "--version"] {
