@@ -126,10 +126,8 @@ fn show(mut taken: Taken, inquirer: &Inquirer, filters: Filters, palette: Palett
             is_waiting = errands.send(Errand::Profile).is_ok();
             asked = Some(Instant::now());
         }
-        // One wait, then all that is there.
-        let mut patience = TICK;
-        while event::poll(patience)? {
-            patience = Duration::ZERO;
+        taken.wait_for_keys(TICK)?;
+        while event::poll(Duration::ZERO)? {
             has_changed = true;
             if handle(&event::read()?, &mut state, &errands) {
                 return Ok(());

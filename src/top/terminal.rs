@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
@@ -45,6 +49,24 @@ impl Taken {
         }));
         let terminal = Terminal::new(CrosstermBackend::new(screen)).inspect_err(|_| leave(&device))?;
         Ok(Taken { terminal, device, watchdog })
+    }
+
+    /// Waits until keys may have come, at most so long.
+    ///
+    /// # Errors
+    /// If nobody is at the terminal any more. crossterm must not find that out: it would read the end again and again.
+    pub(super) fn wait_for_keys(&self, at_most: Duration) -> io::Result<()> {
+        let mut descriptors = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+        let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        match poll(&mut descriptors, at_most) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let has_hung_up = |events: PollFlags| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+        if descriptors[0].revents().is_some_and(has_hung_up) {
+            return Err(io::Error::other("its terminal was closed"));
+        }
+        Ok(())
     }
 
     /// True as long as the display has it.

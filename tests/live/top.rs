@@ -1,5 +1,6 @@
 //! `memleax top` in a terminal: tmux is that, keys go to it, and what is on its screen is read.
 
+use std::io::Write;
 use std::process::{Command, Output};
 use std::time::Instant;
 
@@ -253,6 +254,44 @@ fn a_program_can_be_started_below_the_display() {
     screen.keys(&["q"]);
     screen.wait_for_report("== Target process exit.");
     screen.assert_usable();
+}
+
+/// Who closes the window ends the display, also where the program that it was started with does not mind.
+#[test]
+fn a_closed_window_ends_the_display_and_not_the_program() {
+    if !can_run() {
+        return;
+    }
+    let screen = Screen::new("closed");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (waits, answers) = (folder.path().join("waits"), folder.path().join("answers"));
+    for pipe in [&waits, &answers] {
+        nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    }
+    let script = format!(
+        "trap : HUP; while ! read -r word; do :; done < {}; echo $word > {}",
+        waits.display(),
+        answers.display()
+    );
+    screen.start(&format!("-- sh -c '{script}'"));
+    let mut word = std::fs::OpenOptions::new().write(true).open(&waits).expect("it waits");
+    screen.wait_for("live bytes over");
+    let memleax = memleax_in(&screen);
+    drop(screen);
+    // Then it waits for the program, as it does whenever that outlives monitoring.
+    let has_display = || {
+        let threads = std::fs::read_dir(format!("/proc/{memleax}/task")).expect("memleax waits for the program");
+        let names = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        names.flatten().any(|name| name.trim() == "top")
+    };
+    let since = Instant::now();
+    while has_display() {
+        assert!(since.elapsed() < patience(), "the display goes on without a terminal");
+        std::thread::yield_now();
+    }
+    writeln!(word, "alive").expect("it reads");
+    drop(word);
+    assert_eq!(std::fs::read_to_string(&answers).expect("it answers"), "alive\n");
 }
 
 #[test]
