@@ -1,6 +1,6 @@
 //! A run as a display that renews itself: call stacks by what they have live, by growth, by rate; one of them whole.
 //!
-//! What is shown is a pure function of [`State`](state::State); keys change it (`keys`), profiles come from another thread (`fetch`), and
+//! What is shown is a pure function of its state; keys change it (`keys`), profiles come from another thread (`fetch`), and
 //! `terminal` sees to it that whatever ends the display leaves the terminal as it was.
 
 mod draw;

@@ -1,6 +1,7 @@
 //! Functions that the user has named (`--object`, `--allocator`): which of them a module defines.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Deref;
 
 use object::elf::{STT_FUNC, STT_GNU_IFUNC};
@@ -30,6 +31,8 @@ pub struct NamedFunction {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct NamedFunctions {
     wanted: Vec<Wanted>,
+    /// Nobody waits for those that are missing.
+    all_may_be_missing: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,15 +58,13 @@ impl NamedFunctions {
             let (found, indirect, near) = (false, false, Near::default());
             Wanted { function, pattern, asked_by, may_be_missing, found, indirect, near }
         };
-        NamedFunctions { wanted: functions.into_iter().map(wanted).collect() }
+        NamedFunctions { wanted: functions.into_iter().map(wanted).collect(), all_may_be_missing: false }
     }
 
     /// The same functions, where it does not matter which are missing.
     #[must_use]
     pub fn optional(&self) -> NamedFunctions {
-        let mut functions = self.clone();
-        functions.wanted.iter_mut().for_each(|wanted| wanted.may_be_missing = true);
-        functions
+        NamedFunctions { all_may_be_missing: true, ..self.clone() }
     }
 
     /// Which of them a module defines, in order of address; at one address at most one of a class, that which was named first. `elf` is the
@@ -88,8 +89,22 @@ impl NamedFunctions {
     /// The names that no module had yet and that must not be missing: which, for what, and what is like them.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let missing = self.wanted.iter().filter(|wanted| !wanted.found && !wanted.may_be_missing);
+        let missing = self.unknown().filter(|wanted| !wanted.may_be_missing);
         missing.map(Wanted::is_missing).collect()
+    }
+
+    /// What to tell the user of the names that may be missing, if some are until now.
+    #[must_use]
+    pub fn awaited(&self) -> Option<String> {
+        let awaited: Vec<String> =
+            self.unknown().filter(|wanted| wanted.may_be_missing).map(Wanted::to_string).collect();
+        let names = awaited.join(", ");
+        (!awaited.is_empty())
+            .then(|| format!("no module has {names} yet: followed as soon as a library is loaded that has"))
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = &Wanted> {
+        self.wanted.iter().filter(|wanted| !wanted.found && !self.all_may_be_missing)
     }
 
     /// By address and class: the first in the user's list. False if the file has no symbol table but for what the dynamic linker needs.
@@ -123,6 +138,12 @@ impl NamedFunctions {
             }
         }
         file.symbols().next().is_some()
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (for {})", self.pattern.text(), self.asked_by)
     }
 }
 

@@ -279,6 +279,12 @@ impl<T: Tracer> BpfSource<T> {
             }
             source.notices.push(Notice::Warning(format!("{error}; only objects are followed")));
         }
+        let awaited = source.named.awaited();
+        source.notices.extend(awaited.map(|awaited| {
+            Notice::Warning(format!(
+                "{awaited}; calls in the first milliseconds after that are missed, which --backend=ptrace sees"
+            ))
+        }));
         source.notices.extend(source.markers.missing().into_iter().map(Notice::Warning));
         Ok(source)
     }

@@ -197,6 +197,9 @@ impl<T: Tracer> Engine<T> {
             }
             self.warn(format!("{error}; only objects are followed"));
         }
+        if let Some(awaited) = self.settings.named.awaited() {
+            self.warn(awaited);
+        }
         for missing in self.settings.markers.missing() {
             self.warn(missing);
         }

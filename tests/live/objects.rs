@@ -144,6 +144,20 @@ fn a_misspelt_name_is_an_error() {
     target.quit();
 }
 
+/// What has not come yet is told of: objects may be missing because of it.
+#[test]
+fn a_function_that_may_come_later_is_awaited() {
+    if !may_trace() {
+        return;
+    }
+    let target = Target::c("objects").start();
+    let monitor = Monitor::attach_to(target.id(), &options("--object", &["later=?later_new,?conn_new|?later_free"]));
+    let report = monitor.interrupt();
+    let awaited = "no module has later_new (for later), later_free (for later) yet";
+    assert!(report.says(awaited), "{report:?}");
+    target.quit();
+}
+
 /// The recording has what the program planted of each type, of moments and of single events, and so has each kind of report of one type.
 #[test]
 fn recordings_have_the_books_of_each_type() {

@@ -61,7 +61,7 @@ impl Kind<'_> {
     pub(super) fn never_freed(self, tally: Tally) -> String {
         match (tally.count, self) {
             (0, Kind::Memory) => "Every memory block was freed.".into(),
-            (0, Kind::Objects(of)) => format!("Every {of} object was freed."),
+            (0, Kind::Objects(of)) => format!("Every {of} object that was seen was freed."),
             (1, _) => format!("{} was never freed.", self.blocks(tally)),
             _ => format!("{} were never freed.", self.blocks(tally)),
         }
