@@ -94,7 +94,11 @@ impl Attachment {
             })
         };
         drop(attach(i32::try_from(std::process::id()).map_err(io::Error::other)?)?);
-        if self == Attachment::Multi { refused(attach) } else { Ok(()) }
+        if self == Attachment::Multi {
+            refused(attach)?;
+        }
+        // A filter may be there from the start, or come when it is too late to let go.
+        self.try_out_confined()
     }
 
     /// The program that does nothing, loaded, and its name.
@@ -116,7 +120,7 @@ impl Attachment {
     ///
     /// # Errors
     /// That this is one of them, or why it cannot be found out.
-    pub(super) fn try_out_confined(self) -> libbpf_rs::Result<()> {
+    fn try_out_confined(self) -> libbpf_rs::Result<()> {
         let (object, name) = self.trial()?;
         let child = Confined::fork()?;
         let (pid, offset) = (child.pid().0, usize::try_from(Confined::offset()?).map_err(io::Error::other)?);
