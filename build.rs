@@ -4,8 +4,21 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEADERS: [&str; 12] = [
-    "kernel", "layout", "control", "call", "traps", "walk", "sites", "mappings", "books", "holds", "follow", "session",
+const HEADERS: [&str; 14] = [
+    "kernel",
+    "layout",
+    "control",
+    "call",
+    "traps",
+    "walk",
+    "sites",
+    "mappings",
+    "books",
+    "holds",
+    "operand",
+    "follow",
+    "session",
+    "private_stack",
 ];
 
 /// Those of the programs for the whole machine, in a folder of their own.

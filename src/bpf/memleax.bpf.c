@@ -5,38 +5,18 @@
  * A call's stack is walked by a table that user space compiled from the modules' call frame information, and is known by the hash of
  * its return addresses. Only a stack that was never seen before is sent to user space.
  *
- * Headers, from the outside in: session, follow (calls), holds, books (blocks), mappings, sites (call stacks), walk, traps, call, control, layout, kernel.
+ * Headers, from the outside in: private_stack, session, follow (calls), operand, holds, books (blocks), mappings, sites (call stacks), walk, traps, call, control, layout, kernel.
  *
  * Compiled twice: for 6.1 and later with atomics (-mcpu=v3), and with -DOLD_KERNEL -mcpu=v2 for 5.8 to 5.19, which
  * have no compare-and-swap (live blocks are in a hash map then) but do not preempt BPF programs either.
  */
 #include "follow.bpf.h"
 #include "session.bpf.h"
+#include "private_stack.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#ifdef OLD_KERNEL
-#define NO_PRIVATE_STACK(programs)
-#else
-/*
- * As of 6.13 a program's stack may be one that belongs to the CPU, on the ground that a program never begins again on a CPU where it has
- * not ended (bpf_enable_priv_stack, kernel/bpf/verifier.c). For uprobes that does not hold: where the kernel preempts them, two
- * threads' calls would share that stack, and crash the kernel. A program that has a tail call gets none. These lead nowhere. One map for
- * each kind of program, as kernels want it.
- */
-struct {
-	MAP(BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 1, 0);
-} nowhere SEC(".maps");
-
-struct {
-	MAP(BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 1, 0);
-} nowhere_session SEC(".maps");
-
-/* Never executed, which the verifier cannot know. */
-#define NO_PRIVATE_STACK(programs)                                                                                     \
-	if (!settings())                                                                                               \
-	bpf_tail_call(ctx, &programs, 0)
-
+#ifndef OLD_KERNEL
 SEC("uprobe.session")
 int session_call(struct pt_regs *ctx)
 {

@@ -2,25 +2,13 @@
 /*
  * Follows the calls of all processes into their allocators, and keeps the totals of each.
  *
- * Headers, from the outside in: calls, blocks, processes, system, layout. For Linux 6.1 and later.
+ * Headers, from the outside in: private_stack and session (of the folder above), calls, operand, blocks, processes, system, layout. For Linux 6.1 and later.
  */
 #include "calls.bpf.h"
 #include "../session.bpf.h"
+#include "../private_stack.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
-
-/* See NO_PRIVATE_STACK of src/bpf/memleax.bpf.c. */
-struct {
-	MAP(BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 1, 0);
-} nowhere SEC(".maps");
-
-struct {
-	MAP(BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 1, 0);
-} nowhere_session SEC(".maps");
-
-#define NO_PRIVATE_STACK(programs)                                                                                     \
-	if (!settings())                                                                                               \
-	bpf_tail_call(ctx, &programs, 0)
 
 SEC("uprobe.session")
 int session_call(struct pt_regs *ctx)
