@@ -28,4 +28,12 @@ static __always_inline struct control *settings(void)
 	return bpf_map_lookup_elem(&control, &zero);
 }
 
+/* The same; NULL while nothing is to be counted. */
+static __always_inline struct control *open_books(void)
+{
+	struct control *c = settings();
+
+	return c && !c->closed ? c : NULL;
+}
+
 #endif

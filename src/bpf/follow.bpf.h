@@ -110,7 +110,7 @@ static __always_inline int entered(struct pt_regs *ctx, bool may_refuse)
 {
 	u64 cookie = cookie_of(ctx), shape = cookie & 255, sp = ctx->rsp + 8 * (cookie >> 24 & 255);
 	struct object_calls *of_objects;
-	struct control *c = settings();
+	struct control *c = open_books();
 	struct call *call;
 
 	if (!c)
@@ -289,7 +289,7 @@ static __always_inline void object_returned(struct pt_regs *ctx, struct control 
 /* Of calls of one class or of two that end at once (tail calls) each is told of, in any order. */
 static __always_inline int returned(struct pt_regs *ctx, bool is_session)
 {
-	struct control *c = settings();
+	struct control *c = open_books();
 	struct call *call;
 
 	if (!c)
@@ -318,7 +318,7 @@ static __always_inline int returned(struct pt_regs *ctx, bool is_session)
 static __always_inline int freeing(struct pt_regs *ctx)
 {
 	u64 cookie = cookie_of(ctx), address = operand(ctx, cookie, 16);
-	struct control *c = settings();
+	struct control *c = open_books();
 	u64 shape = cookie & 255, sp = ctx->rsp + 8 * (cookie >> 24 & 255);
 	u64 class = loading.objects ? CLASS_OF(cookie) : 0;
 	struct block block;

@@ -177,6 +177,7 @@ impl Kernel {
         };
         let control = words("control", Control::WORDS)?;
         control[Control::BucketBits as usize].store(u64::from(sizes.bucket_bits), Relaxed);
+        control[Control::Closed as usize].store(1, Relaxed);
         control[Control::DepthAndCpus as usize].store(u64::from(cpus) << 32, Relaxed);
         let is_old = attachment == Attachment::Old;
         Ok(Kernel {
@@ -311,8 +312,14 @@ impl Kernel {
         }
     }
 
-    /// Removes every probe; calls before frees, so that no free is missed of what was counted.
+    /// Begins to count, everywhere at once: when the first probes are set. As loaded, programs count nothing.
+    pub(super) fn open_books(&self) {
+        self.control[Control::Closed as usize].store(0, Relaxed);
+    }
+
+    /// Ends counting, everywhere at once; then removes every probe, one after the other.
     pub(super) fn detach(&mut self) {
+        self.control[Control::Closed as usize].store(1, Relaxed);
         while let Some(link) = self.links.pop() {
             drop(link);
         }

@@ -65,6 +65,7 @@ struct control {
 	u64 expire; /* ns */
 	u32 depth, cpus;
 	u64 bucket_bits;
+	u64 closed; /* nothing is counted: probes come and go one after the other, and what the others see would not fit */
 	u64 loader_changes; /* calls of the dynamic linker's notification function */
 	u64 tgid; /* of the target, as the kernel's first pid namespace counts */
 	u64 execs, exec_time;

@@ -14,6 +14,8 @@ pub(super) enum Control {
     /// Frames (lower half), CPUs (upper half).
     DepthAndCpus,
     BucketBits,
+    /// Not 0: nothing is counted.
+    Closed,
     LoaderChanges,
     Tgid,
     Execs,

@@ -119,7 +119,7 @@ struct {
  */
 static __always_inline int marked(struct pt_regs *ctx)
 {
-	struct control *c = settings();
+	struct control *c = open_books();
 	struct mark_record *record;
 	u64 cookie = cookie_of(ctx), *calls;
 	u32 place = (u32)cookie - 1;

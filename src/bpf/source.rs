@@ -267,6 +267,7 @@ impl<T: Tracer> BpfSource<T> {
         for module in &live {
             source.hook(module)?;
         }
+        source.kernel.open_books();
         let missing = source.named.missing();
         if !missing.is_empty() {
             return Err(AttachError::Missing { pid: target, missing });

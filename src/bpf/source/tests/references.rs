@@ -68,3 +68,49 @@ fn calls_are_counted_by_probes_that_are_set_one_by_one() {
 fn calls_are_counted_by_old_programs() {
     check(OLD);
 }
+
+/// What was counted of a part of the program's work.
+#[derive(Default)]
+struct Books {
+    calls: u64,
+    unknown_frees: u64,
+    sites: FxHashMap<StackId, Totals>,
+}
+
+impl Sink for Books {
+    fn event(&mut self, _: Timestamp, event: Event) {
+        match event {
+            Event::Called { count, .. } => self.calls += count,
+            Event::UnknownFrees(count) => self.unknown_frees += count,
+            _ => {}
+        }
+    }
+
+    fn counted(&mut self, _: Timestamp, stack: StackId, totals: &Totals) {
+        self.sites.insert(stack, *totals);
+    }
+}
+
+/// Probes are removed one after the other while the program goes on: what one counted, the others did, too.
+#[test]
+fn counting_ends_everywhere_at_once() {
+    for variants in [BEST, &[Attachment::Multi], &[Attachment::Perf], OLD] {
+        let mut target = Target::c("requests").libraries(&["-ldl", "-lpthread"]).start();
+        let config = Config { references: vec!["leak".into()], ..config(&target, Duration::from_secs(10)) };
+        let Some(mut source) = attach_as(&config, variants, SIZES) else { return };
+        let mut books = Books::default();
+        let work = "serve 300000";
+        target.send(work);
+        while books.calls == 0 {
+            source.observe(&mut books).expect("the target can be observed");
+        }
+        source.detach(&mut books).expect("a source that can be left");
+        let leaked = books.sites.values().find(|site| site.allocated.bytes == 48 * site.allocated.count);
+        let leaked = leaked.expect("the leak's call stack").allocated.count;
+        // A call may be in progress then.
+        assert!(books.calls.abs_diff(leaked) <= 1, "{} calls, {leaked} blocks", books.calls);
+        assert_eq!(books.unknown_frees, 0);
+        target.answer(work);
+        target.quit();
+    }
+}
