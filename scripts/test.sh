@@ -30,7 +30,7 @@ otherwise_on_freebsd="$otherwise_on_freebsd backend:: follow:: harness:: machine
 slow_over_shim="threads::eight_threads_24000_leaks totals::"
 
 # What the shim's program has not got.
-not_over_shim="metrics::"
+not_over_shim="control:: metrics::"
 
 # live BACKEND NAME…: the live tests with a backend, but for those whose names begin so.
 live() {
